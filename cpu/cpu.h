@@ -1,0 +1,96 @@
+/* The CPU backend: threads, kernel tables, and the operations that the executor calls.
+ *
+ * It knows numbers and shapes: no model, no files. An fr_cpu is used by one caller thread at a time (the
+ * engine's); operations split their work over the pool and return when it is done. Results are the same
+ * bits for any number of threads: a reduction is never split. */
+#ifndef FR_CPU_CPU_H
+#define FR_CPU_CPU_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "quant/act.h"
+#include "quant/qtype.h"
+
+typedef enum {
+    FR_ISA_SCALAR, /* the reference kernels */
+    FR_ISA_AVX2,   /* AVX2, FMA, F16C */
+    FR_ISA_AUTO    /* the best tier of this machine */
+} fr_isa;
+
+typedef struct {
+    int n_threads; /* <= 0: one per physical core that this process may use */
+    fr_isa max_isa;
+} fr_cpu_config;
+
+typedef struct fr_cpu fr_cpu;
+
+/* FR_EUNSUPPORTED when the machine lacks the tier asked for. Owned by the caller. */
+fr_status fr_cpu_open(const fr_cpu_config *cfg, fr_cpu **out, fr_err *err);
+void fr_cpu_close(fr_cpu *cpu);
+int fr_cpu_n_threads(const fr_cpu *cpu);
+fr_isa fr_cpu_isa(const fr_cpu *cpu);      /* the tier in use */
+const char *fr_isa_name(fr_isa isa);
+bool fr_isa_from_name(const char *name, fr_isa *out);
+
+/* ---- pool ---------------------------------------------------------------------------------------- */
+
+/* Runs fn on every thread of the pool (the caller is thread 0) and returns when all are done. fn must not
+ * lock, allocate or log. */
+typedef void (*fr_cpu_fn)(void *arg, int i_thread, int n_threads);
+void fr_cpu_run(fr_cpu *cpu, fr_cpu_fn fn, void *arg);
+
+/* Inside fn: waits until all threads have come here. */
+void fr_cpu_barrier(fr_cpu *cpu, int i_thread);
+
+/* The part of n items, in multiples of `grain`, that belongs to a thread: [*from, *to). */
+void fr_cpu_share(int64_t n, int64_t grain, int i_thread, int n_threads, int64_t *from, int64_t *to);
+
+/* ---- matrix products (cpu/matmul.c) ---------------------------------------------------------------- */
+
+/* Prepared activations: n_rows rows of `cols`; row r is at data + r * row_bytes. For n_mat > 1 (heads),
+ * row t * n_mat + m belongs to token t and matrix m. */
+typedef struct {
+    fr_act_type type;
+    int64_t n_rows, cols;
+    size_t row_bytes;
+    const void *data;
+} fr_act;
+
+/* The activation type that the kernels in use want for this weight (the registry's, or F32 when cols is not
+ * a multiple of that type's block). */
+fr_act_type fr_cpu_act_type(const fr_cpu *cpu, const fr_weight *w);
+size_t fr_cpu_act_bytes(fr_act_type type, int64_t n_rows, int64_t cols);
+
+/* Prepares n_rows rows of x (row r at x + r * ldx) into dst (fr_cpu_act_bytes). For F32 with ldx == cols,
+ * dst may be NULL: the result then refers to x itself. */
+fr_act fr_cpu_act_prepare(fr_cpu *cpu, fr_act_type type, const float *x, int64_t ldx, int64_t n_rows,
+                          int64_t cols, void *dst);
+
+/* y = W x for every token. x has n_tokens * w->n_mat rows (see fr_act);
+ * y[t * ldy + m * w->rows + r] = dot(row r of matrix m, x row t * n_mat + m). */
+void fr_cpu_matmul(fr_cpu *cpu, const fr_weight *w, const fr_act *x, int64_t n_tokens, float *y, int64_t ldy);
+
+/* ---- mixture of experts (cpu/moe.c) ---------------------------------------------------------------- */
+
+/* Routed feed-forward, SwiGLU: for token t and each of its n_used experts e = ids[t * n_used + k]:
+ *     y[t] += weights[t * n_used + k] * down_e( silu(gate_e x_t) * (up_e x_t) )
+ * gate, up: [n_mat experts] of n_ff x n_embd; down: n_embd x n_ff. Tokens are grouped by expert; the sum
+ * runs over k in ascending order whatever the grouping, so results do not depend on batch or threads.
+ * y (n_tokens x n_embd) is overwritten. ids must be < n_mat, without repetition per token. */
+typedef struct {
+    const fr_weight *gate, *up, *down;
+    int64_t n_tokens, n_used;
+    const int32_t *ids;
+    const float *weights;
+    const float *x; /* n_tokens x n_embd */
+    float *y;
+    void *scratch;  /* fr_cpu_moe_scratch_bytes */
+} fr_cpu_moe_args;
+
+size_t fr_cpu_moe_scratch_bytes(const fr_cpu *cpu, const fr_weight *gate, const fr_weight *up,
+                                const fr_weight *down, int64_t n_tokens, int64_t n_used);
+void fr_cpu_moe(fr_cpu *cpu, const fr_cpu_moe_args *args);
+
+#endif

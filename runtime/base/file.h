@@ -1,0 +1,47 @@
+/* Files: whole reads, checked positional reads, read-only maps, and writing that never leaves half a
+ * file behind. */
+#ifndef FR_BASE_FILE_H
+#define FR_BASE_FILE_H
+
+#include <stdint.h>
+
+#include "base/str.h"
+
+/* An open file, read only. `data` is NULL until fr_file_map. Owned by the caller. */
+typedef struct {
+    int fd;        /* -1 when closed */
+    uint64_t size; /* bytes */
+    const uint8_t *data;
+} fr_file;
+
+#define FR_FILE_CLOSED ((fr_file){.fd = -1})
+
+/* FR_ENOTFOUND when it does not exist, FR_EINVAL for a folder, FR_EIO otherwise; texts name the path. */
+fr_status fr_file_open(const char *path, fr_file *out, fr_err *err);
+
+/* Maps the whole file (an empty one maps to a valid pointer of size 0). */
+fr_status fr_file_map(fr_file *f, const char *path, fr_err *err);
+
+/* Reads exactly n bytes at offset; a shorter file is FR_EIO. Any thread. */
+fr_status fr_file_read_at(const fr_file *f, uint64_t offset, void *dst, size_t n, const char *path,
+                          fr_err *err);
+
+void fr_file_close(fr_file *f);
+
+/* Appends the whole of a file ("-" = standard input) to *out, at most max_bytes. */
+fr_status fr_file_slurp(const char *path, size_t max_bytes, fr_buf *out, fr_err *err);
+
+/* Writing: bytes go to PATH.tmp-PID; fr_file_commit syncs it and renames it to PATH, fr_file_abort
+ * removes it. One of the two must be called after a successful fr_file_create. */
+typedef struct {
+    int fd;
+    char *path, *tmp_path; /* owned */
+    uint64_t written;
+} fr_out_file;
+
+fr_status fr_file_create(const char *path, fr_out_file *out, fr_err *err);
+fr_status fr_file_write(fr_out_file *f, const void *bytes, size_t n, fr_err *err);
+fr_status fr_file_commit(fr_out_file *f, fr_err *err);
+void fr_file_abort(fr_out_file *f);
+
+#endif

@@ -1,0 +1,172 @@
+#include "base/mem.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Stands before every block; its size keeps the block aligned. */
+typedef struct {
+    size_t bytes;
+    fr_mem_tag tag;
+    char pad[FR_MEM_ALIGN - sizeof(size_t) - sizeof(fr_mem_tag)];
+} header;
+
+_Static_assert(sizeof(header) == FR_MEM_ALIGN, "block alignment");
+
+typedef struct {
+    atomic_size_t now, peak;
+    atomic_uint_fast64_t n_allocs;
+} counter;
+
+static counter counters[FR_MEM_TAG_COUNT];
+static counter total;
+static atomic_int_fast64_t fail_countdown; /* 0 = off, 1 = the next allocation fails */
+static atomic_int fail_sticky;
+
+static void count(counter *c, ptrdiff_t bytes)
+{
+    size_t now = atomic_fetch_add(&c->now, (size_t)bytes) + (size_t)bytes;
+    size_t peak = atomic_load(&c->peak);
+    while (bytes > 0 && now > peak && !atomic_compare_exchange_weak(&c->peak, &peak, now))
+        ;
+}
+
+static int injected_failure(void)
+{
+    if (atomic_load_explicit(&fail_countdown, memory_order_relaxed) == 0)
+        return 0;
+    int_fast64_t left = atomic_fetch_sub(&fail_countdown, 1);
+    if (left > 1)
+        return 0;
+    atomic_store(&fail_countdown, atomic_load(&fail_sticky) ? 1 : 0);
+    return 1;
+}
+
+void fr_mem_fail_at(uint64_t n, int sticky)
+{
+    atomic_store(&fail_sticky, sticky);
+    atomic_store(&fail_countdown, (int_fast64_t)n);
+}
+
+static void *new_block(fr_mem_tag tag, size_t bytes, int clear)
+{
+    if (bytes == 0)
+        bytes = 1;
+    if (bytes > PTRDIFF_MAX - 2 * FR_MEM_ALIGN || injected_failure())
+        return NULL;
+    size_t whole = (sizeof(header) + bytes + FR_MEM_ALIGN - 1) / FR_MEM_ALIGN * FR_MEM_ALIGN;
+    header *h = aligned_alloc(FR_MEM_ALIGN, whole);
+    if (!h)
+        return NULL;
+    h->bytes = bytes;
+    h->tag = tag;
+    if (clear)
+        memset(h + 1, 0, bytes);
+    fr_mem_account(tag, (ptrdiff_t)bytes);
+    atomic_fetch_add(&counters[tag].n_allocs, 1);
+    atomic_fetch_add(&total.n_allocs, 1);
+    return h + 1;
+}
+
+void *fr_mem_alloc(fr_mem_tag tag, size_t bytes)
+{
+    return new_block(tag, bytes, 1);
+}
+
+void fr_mem_free(void *p)
+{
+    if (!p)
+        return;
+    header *h = (header *)p - 1;
+    fr_mem_account(h->tag, -(ptrdiff_t)h->bytes);
+    free(h);
+}
+
+void *fr_mem_realloc(fr_mem_tag tag, void *p, size_t bytes)
+{
+    if (!p)
+        return new_block(tag, bytes, 0);
+    header *h = (header *)p - 1;
+    void *q = new_block(h->tag, bytes, 0);
+    if (!q)
+        return NULL;
+    memcpy(q, p, h->bytes < bytes ? h->bytes : bytes);
+    fr_mem_free(p);
+    return q;
+}
+
+void *fr_mem_array(fr_mem_tag tag, size_t n, size_t size, fr_err *err)
+{
+    size_t bytes;
+    void *p = NULL;
+    if (!__builtin_mul_overflow(n, size, &bytes))
+        p = fr_mem_alloc(tag, bytes);
+    if (!p)
+        fr_fail(err, FR_ENOMEM, "memory for %s: %zu x %zu bytes could not be had", fr_mem_tag_name(tag), n,
+                size);
+    return p;
+}
+
+fr_status fr_mem_grow(fr_mem_tag tag, void **items, size_t *cap, size_t need, size_t size, fr_err *err)
+{
+    if (need <= *cap)
+        return FR_OK;
+    size_t want = *cap ? *cap : 8, bytes;
+    while (want < need && want <= SIZE_MAX / 2)
+        want *= 2;
+    void *p = NULL;
+    if (want >= need && !__builtin_mul_overflow(want, size, &bytes))
+        p = fr_mem_realloc(tag, *items, bytes);
+    if (!p)
+        return fr_fail(err, FR_ENOMEM, "memory for %s: growing to %zu x %zu bytes failed",
+                       fr_mem_tag_name(tag), need, size);
+    *items = p;
+    *cap = want;
+    return FR_OK;
+}
+
+char *fr_mem_strndup(fr_mem_tag tag, const char *s, size_t n, fr_err *err)
+{
+    char *p = fr_mem_array(tag, n + 1, 1, err);
+    if (p && n)
+        memcpy(p, s, n);
+    return p;
+}
+
+void fr_mem_account(fr_mem_tag tag, ptrdiff_t bytes)
+{
+    count(&counters[tag], bytes);
+    count(&total, bytes);
+}
+
+const char *fr_mem_tag_name(fr_mem_tag tag)
+{
+    static const char *const names[] = {
+#define X(tag, name) name,
+        FR_MEM_TAGS(X)
+#undef X
+    };
+    return (unsigned)tag < FR_MEM_TAG_COUNT ? names[tag] : "unknown";
+}
+
+static fr_mem_stats read_counter(const counter *c)
+{
+    return (fr_mem_stats){atomic_load(&c->now), atomic_load(&c->peak), atomic_load(&c->n_allocs)};
+}
+
+fr_mem_stats fr_mem_tag_stats(fr_mem_tag tag)
+{
+    return read_counter(&counters[tag]);
+}
+
+fr_mem_stats fr_mem_total(void)
+{
+    return read_counter(&total);
+}
+
+void fr_mem_reset_peaks(void)
+{
+    for (int i = 0; i < FR_MEM_TAG_COUNT; i++)
+        atomic_store(&counters[i].peak, atomic_load(&counters[i].now));
+    atomic_store(&total.peak, atomic_load(&total.now));
+}
