@@ -1,8 +1,8 @@
 /* The CPU backend: threads, kernel tables, and the operations that the executor calls.
  *
- * It knows numbers and shapes: no model, no files. An fr_cpu is used by one caller thread at a time (the
- * engine's); operations split their work over the pool and return when it is done. Results are the same
- * bits for any number of threads: a reduction is never split. */
+ * It knows numbers and shapes: no model, no files. An fr_cpu is used by one caller thread at a time
+ * (the engine's); operations split their work over the pool and return when it is done. Results are
+ * the same bits for any number of threads: a reduction is never split. */
 #ifndef FR_CPU_CPU_H
 #define FR_CPU_CPU_H
 
@@ -30,14 +30,15 @@ typedef struct fr_cpu fr_cpu;
 fr_status fr_cpu_open(const fr_cpu_config *cfg, fr_cpu **out, fr_err *err);
 void fr_cpu_close(fr_cpu *cpu);
 int fr_cpu_n_threads(const fr_cpu *cpu);
-fr_isa fr_cpu_isa(const fr_cpu *cpu);      /* the tier in use */
+fr_isa fr_cpu_isa(const fr_cpu *cpu); /* the tier in use */
 const char *fr_isa_name(fr_isa isa);
 bool fr_isa_from_name(const char *name, fr_isa *out);
 
-/* ---- pool ---------------------------------------------------------------------------------------- */
+/* ---- pool
+ * ---------------------------------------------------------------------------------------- */
 
-/* Runs fn on every thread of the pool (the caller is thread 0) and returns when all are done. fn must not
- * lock, allocate or log. */
+/* Runs fn on every thread of the pool (the caller is thread 0) and returns when all are done. fn
+ * must not lock, allocate or log. */
 typedef void (*fr_cpu_fn)(void *arg, int i_thread, int n_threads);
 void fr_cpu_run(fr_cpu *cpu, fr_cpu_fn fn, void *arg);
 
@@ -45,12 +46,14 @@ void fr_cpu_run(fr_cpu *cpu, fr_cpu_fn fn, void *arg);
 void fr_cpu_barrier(fr_cpu *cpu, int i_thread);
 
 /* The part of n items, in multiples of `grain`, that belongs to a thread: [*from, *to). */
-void fr_cpu_share(int64_t n, int64_t grain, int i_thread, int n_threads, int64_t *from, int64_t *to);
+void fr_cpu_share(int64_t n, int64_t grain, int i_thread, int n_threads, int64_t *from,
+                  int64_t *to);
 
-/* ---- matrix products (cpu/matmul.c) ---------------------------------------------------------------- */
+/* ---- matrix products (cpu/matmul.c)
+ * ---------------------------------------------------------------- */
 
-/* Prepared activations: n_rows rows of `cols`; row r is at data + r * row_bytes. For n_mat > 1 (heads),
- * row t * n_mat + m belongs to token t and matrix m. */
+/* Prepared activations: n_rows rows of `cols`; row r is at data + r * row_bytes. For n_mat > 1
+ * (heads), row t * n_mat + m belongs to token t and matrix m. */
 typedef struct {
     fr_act_type type;
     int64_t n_rows, cols;
@@ -58,27 +61,32 @@ typedef struct {
     const void *data;
 } fr_act;
 
-/* The activation type that the kernels in use want for this weight (the registry's, or F32 when cols is not
- * a multiple of that type's block). */
+/* The activation type that the kernel for this weight wants, the same in every tier: the registry's
+ * for types with integer kernels, F32 for all others (their rows are decoded to floats) and when
+ * cols is not a multiple of the activation block. Any other type works as well, through the
+ * portable kernel. */
 fr_act_type fr_cpu_act_type(const fr_cpu *cpu, const fr_weight *w);
 size_t fr_cpu_act_bytes(fr_act_type type, int64_t n_rows, int64_t cols);
 
-/* Prepares n_rows rows of x (row r at x + r * ldx) into dst (fr_cpu_act_bytes). For F32 with ldx == cols,
- * dst may be NULL: the result then refers to x itself. */
-fr_act fr_cpu_act_prepare(fr_cpu *cpu, fr_act_type type, const float *x, int64_t ldx, int64_t n_rows,
-                          int64_t cols, void *dst);
+/* Prepares n_rows rows of x (row r at x + r * ldx) into dst (fr_cpu_act_bytes). For F32 with ldx ==
+ * cols, dst may be NULL: the result then refers to x itself. */
+fr_act fr_cpu_act_prepare(fr_cpu *cpu, fr_act_type type, const float *x, int64_t ldx,
+                          int64_t n_rows, int64_t cols, void *dst);
 
 /* y = W x for every token. x has n_tokens * w->n_mat rows (see fr_act);
  * y[t * ldy + m * w->rows + r] = dot(row r of matrix m, x row t * n_mat + m). */
-void fr_cpu_matmul(fr_cpu *cpu, const fr_weight *w, const fr_act *x, int64_t n_tokens, float *y, int64_t ldy);
+void fr_cpu_matmul(fr_cpu *cpu, const fr_weight *w, const fr_act *x, int64_t n_tokens, float *y,
+                   int64_t ldy);
 
-/* ---- mixture of experts (cpu/moe.c) ---------------------------------------------------------------- */
+/* ---- mixture of experts (cpu/moe.c)
+ * ---------------------------------------------------------------- */
 
 /* Routed feed-forward, SwiGLU: for token t and each of its n_used experts e = ids[t * n_used + k]:
  *     y[t] += weights[t * n_used + k] * down_e( silu(gate_e x_t) * (up_e x_t) )
- * gate, up: [n_mat experts] of n_ff x n_embd; down: n_embd x n_ff. Tokens are grouped by expert; the sum
- * runs over k in ascending order whatever the grouping, so results do not depend on batch or threads.
- * y (n_tokens x n_embd) is overwritten. ids must be < n_mat, without repetition per token. */
+ * gate, up: [n_mat experts] of n_ff x n_embd; down: n_embd x n_ff. Tokens are grouped by expert;
+ * the sum runs over k in ascending order whatever the grouping, so results do not depend on batch
+ * or threads. y (n_tokens x n_embd) is overwritten. ids must be < n_mat, without repetition per
+ * token. */
 typedef struct {
     const fr_weight *gate, *up, *down;
     int64_t n_tokens, n_used;
@@ -86,7 +94,7 @@ typedef struct {
     const float *weights;
     const float *x; /* n_tokens x n_embd */
     float *y;
-    void *scratch;  /* fr_cpu_moe_scratch_bytes */
+    void *scratch; /* fr_cpu_moe_scratch_bytes */
 } fr_cpu_moe_args;
 
 size_t fr_cpu_moe_scratch_bytes(const fr_cpu *cpu, const fr_weight *gate, const fr_weight *up,

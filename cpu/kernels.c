@@ -1,0 +1,52 @@
+#include "cpu/kernels.h"
+
+#include <assert.h>
+#include <string.h>
+
+fr_isa cpu_isa_detect(void)
+{
+    return FR_ISA_SCALAR;
+}
+
+void cpu_table_fill(cpu_table *t, fr_isa isa)
+{
+    cpu_ref_fill(t);
+    (void)isa;
+}
+
+const cpu_kernel *cpu_kernel_for(const cpu_table *t, const fr_weight *w, fr_act_type act)
+{
+    const cpu_kernel *k = &t->dot[w->type][w->layout];
+    return k->act == act ? k : &t->any;
+}
+
+fr_act_type fr_cpu_act_type(const fr_cpu *cpu, const fr_weight *w)
+{
+    fr_act_type act = cpu->table.dot[w->type][w->layout].act;
+    return w->cols % fr_act_block(act) == 0 ? act : FR_ACT_F32;
+}
+
+/* A piece of a row (plain) or of a group (interleaved) is itself a short row or group: blocks of
+ * all its rows follow each other column by column. Only the header of the whole row stands apart,
+ * so where there is one, header and piece are copied together first. */
+void cpu_decode_chunk(const cpu_dot_args *a, int64_t i_row, int64_t c0, int64_t n,
+                      cpu_chunk_room *room, float *out)
+{
+    const fr_type_info *info = fr_type_get(a->type);
+    bool plain = a->layout == FR_LAYOUT_PLAIN;
+    int64_t group = plain ? 1 : info->group;
+    size_t meta = (size_t)group * (size_t)(plain ? info->row_meta : info->il_row_meta);
+    size_t row_bytes = fr_row_bytes(a->type, a->layout, a->cols);
+    const unsigned char *src =
+        (const unsigned char *)a->base + (size_t)(i_row / group * group) * row_bytes;
+    const unsigned char *piece = src + (size_t)group * fr_row_bytes(a->type, a->layout, c0);
+    if (meta == 0) {
+        fr_decode_row(a->type, a->layout, piece, i_row % group, n, out);
+        return;
+    }
+    size_t n_bytes = (size_t)group * fr_row_bytes(a->type, a->layout, n) - meta;
+    assert(meta + n_bytes <= sizeof room->bytes);
+    memcpy(room->bytes, src, meta);
+    memcpy(room->bytes + meta, piece, n_bytes);
+    fr_decode_row(a->type, a->layout, room->bytes, i_row % group, n, out);
+}

@@ -1,0 +1,100 @@
+/* Kernel tables: which function computes dot products for a (type, layout).
+ *
+ * Filling goes in steps: the portable kernel that works for every type of the registry takes all
+ * slots (cpu_ref_fill), the scalar kernels of cpu/ref take theirs (these are the references that
+ * tests compare with), then every tier of the machine up to the one asked for overwrites what it
+ * improves. Nothing else chooses kernels; there is no test of CPU features after fr_cpu_open. */
+#ifndef FR_CPU_KERNELS_H
+#define FR_CPU_KERNELS_H
+
+#include "cpu/cpu.h"
+
+#define CPU_MAX_TOKENS 64 /* most tokens of one kernel call */
+
+/* y[t][r - row_from] = dot(row r, x[t]) for row_from <= r < row_to and t < n_tokens.
+ * `base` is the first byte of the matrix (as for fr_decode_row), of any alignment; x[t] is a
+ * prepared row of the type `act`, aligned to 4.
+ *
+ * THE RULE for every kernel: an element y[t][r] is computed by the same operations in the same
+ * order whatever the other rows and tokens of the call. Results then depend on neither batch nor
+ * threads. */
+typedef struct {
+    fr_type type;
+    fr_layout layout;
+    fr_act_type act;
+    int n_tokens; /* 1..CPU_MAX_TOKENS */
+    int64_t cols;
+    const void *base;
+    int64_t row_from, row_to;
+    const void *const *x;
+    float *const *y;
+} cpu_dot_args;
+
+typedef void (*cpu_dot_fn)(const cpu_dot_args *a);
+
+typedef struct {
+    const char *name;
+    cpu_dot_fn dot;
+    fr_act_type act; /* the only one that `dot` reads */
+    int grain;       /* rows that it likes to take together: cut work in multiples of it */
+} cpu_kernel;
+
+typedef struct {
+    cpu_kernel dot[FR_TYPE_COUNT][2]; /* [type][layout] */
+    cpu_kernel any;                   /* every type, layout and activation type */
+    /* fr_act_encode_row, bit for bit. */
+    void (*act_encode)(fr_act_type type, const float *x, int64_t cols, void *dst);
+    /* gate[i] = silu(gate[i]) * up[i]; silu(v) = v / (1 + exp(-v)). */
+    void (*silu_mul)(float *gate, const float *up, int64_t n);
+} cpu_table;
+
+/* The table of a tier (not FR_ISA_AUTO), which the machine must have. */
+void cpu_table_fill(cpu_table *t, fr_isa isa);
+
+/* The best tier of this machine. */
+fr_isa cpu_isa_detect(void);
+
+/* The kernel for a weight and prepared activations of a type. */
+const cpu_kernel *cpu_kernel_for(const cpu_table *t, const fr_weight *w, fr_act_type act);
+
+/* ---- tiers
+ * ------------------------------------------------------------------------------------------ */
+
+void cpu_ref_fill(cpu_table *t);  /* everything; cpu/ref */
+void cpu_avx2_fill(cpu_table *t); /* cpu/x86; only where cpu_isa_detect says AVX2 */
+
+/* ---- decoding in pieces, for kernels that work on decoded weights
+ * ------------------------------------ */
+
+#define CPU_CHUNK 256 /* columns; a multiple of every type's block */
+
+/* Room for the group headers and one chunk of a group. */
+typedef struct {
+    _Alignas(16) unsigned char bytes[16 * 16 + 16 * CPU_CHUNK * 2];
+} cpu_chunk_room;
+
+/* Decodes columns c0 .. c0 + n of a row (c0 a multiple of CPU_CHUNK; n <= CPU_CHUNK) into out. */
+void cpu_decode_chunk(const cpu_dot_args *a, int64_t i_row, int64_t c0, int64_t n,
+                      cpu_chunk_room *room, float *out);
+
+/* The inside of an open fr_cpu, for the files of this box. */
+struct cpu_pool;
+struct fr_cpu {
+    struct cpu_pool *pool; /* owned */
+    fr_isa isa;
+    cpu_table table;
+};
+
+/* ---- cutting work into tiles (cpu/matmul.c)
+ * ---------------------------------------------------------- */
+
+/* Rows per tile, a multiple of `grain`, for n_rows rows of row_bytes in all and n_threads: several
+ * tiles per thread so that a late thread does not hold up the rest, none larger than a core's
+ * cache. */
+int64_t cpu_tile_rows(int64_t n_rows, size_t row_bytes, int64_t grain, int n_threads);
+
+/* Runs fn on all threads, or on the caller alone (n_threads = 1, no barrier needed) when the work
+ * is not worth waking the others. n_macs: multiply-adds in all. */
+void cpu_run_sized(fr_cpu *cpu, int64_t n_macs, fr_cpu_fn fn, void *arg);
+
+#endif

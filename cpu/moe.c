@@ -1,0 +1,304 @@
+/* Routed experts: one job on all threads, a barrier per stage.
+ *
+ *   group    (caller)  sort the pairs (token, k) by expert: each gets a "place"
+ *   encode   activations of the tokens for gate and up
+ *   gate/up  tiles (expert, rows of n_ff): hidden[place] = silu(gate x) * (up x)
+ *   encode   activations of hidden for down
+ *   down     tiles (rows of n_embd, all experts): out[place] in the thread's own room, then
+ *            y[t] = sum over ascending k; a tile owns its rows of y for all tokens, so the sum
+ * needs no barrier and no room for all of out. */
+#include <assert.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "cpu/kernels.h"
+
+#define MAX_TILE_ROWS 256 /* bounds each thread's room; a multiple of every grain */
+#define ALIGN         64
+
+typedef struct {
+    int64_t n_embd, n_ff, n_experts, n_pairs;
+    int64_t ff_rows, down_rows; /* of a tile */
+    fr_act_type gate_act, up_act, down_act;
+    bool own_up; /* up reads other activations than gate */
+    /* places in the scratch, in bytes */
+    size_t starts, active, place_of, pair_at, x_gate, x_up, hidden, hidden_act, rooms, room_bytes,
+        total;
+} plan;
+
+typedef struct {
+    fr_cpu *cpu;
+    const fr_cpu_moe_args *args;
+    const plan *p;
+    const cpu_kernel *k_gate, *k_up, *k_down;
+    int64_t *starts;   /* [n_experts + 1] first place of each expert */
+    int32_t *active;   /* experts that have pairs */
+    int64_t *place_of; /* [n_pairs] pair -> place */
+    int64_t *pair_at;  /* [n_pairs] place -> pair = t * n_used + k */
+    int64_t n_active;
+    fr_act x_gate, x_up, hidden_act;
+    float *hidden; /* [n_pairs][n_ff] by place */
+    char *rooms;   /* room_bytes per thread */
+    _Atomic int64_t next_ff, next_down;
+} moe_job;
+
+static size_t take(size_t *total, int64_t n, size_t size)
+{
+    size_t at = *total;
+    *total = (at + (size_t)n * size + ALIGN - 1) / ALIGN * ALIGN;
+    return at;
+}
+
+/* Room of the encoded rows; floats that lie in rows of their own already need none. */
+static size_t act_bytes(fr_act_type type, int64_t n_rows, int64_t cols)
+{
+    return type == FR_ACT_F32 ? 0 : fr_cpu_act_bytes(type, n_rows, cols);
+}
+
+/* Rows of a tile in which both weights (they may be the same) are cut; n_rows in all. */
+static int64_t tile_rows(const fr_cpu *cpu, const fr_weight *a, const fr_weight *b, int64_t n_rows)
+{
+    int64_t grain_a = cpu->table.dot[a->type][a->layout].grain;
+    int64_t grain_b = cpu->table.dot[b->type][b->layout].grain;
+    int64_t grain = grain_a > grain_b ? grain_a : grain_b; /* powers of two */
+    size_t row_bytes = fr_row_bytes(a->type, a->layout, a->cols);
+    int64_t rows = cpu_tile_rows(n_rows, row_bytes, grain, fr_cpu_n_threads(cpu));
+    return rows < MAX_TILE_ROWS ? rows : MAX_TILE_ROWS;
+}
+
+static plan make_plan(const fr_cpu *cpu, const fr_weight *gate, const fr_weight *up,
+                      const fr_weight *down, int64_t n_tokens, int64_t n_used)
+{
+    plan p = {.n_embd = gate->cols,
+              .n_ff = gate->rows,
+              .n_experts = gate->n_mat,
+              .n_pairs = n_tokens * n_used,
+              .gate_act = fr_cpu_act_type(cpu, gate),
+              .up_act = fr_cpu_act_type(cpu, up),
+              .down_act = fr_cpu_act_type(cpu, down)};
+    p.own_up = p.up_act != p.gate_act;
+    p.ff_rows = tile_rows(cpu, gate, up, gate->rows * p.n_pairs);
+    p.down_rows = tile_rows(cpu, down, down, down->rows);
+    p.starts = take(&p.total, p.n_experts + 1, sizeof(int64_t));
+    p.active = take(&p.total, p.n_experts, sizeof(int32_t));
+    p.place_of = take(&p.total, p.n_pairs, sizeof(int64_t));
+    p.pair_at = take(&p.total, p.n_pairs, sizeof(int64_t));
+    p.x_gate = take(&p.total, 1, act_bytes(p.gate_act, n_tokens, p.n_embd));
+    p.x_up = take(&p.total, 1, p.own_up ? act_bytes(p.up_act, n_tokens, p.n_embd) : 0);
+    p.hidden = take(&p.total, p.n_pairs * p.n_ff, sizeof(float));
+    p.hidden_act = take(&p.total, 1, act_bytes(p.down_act, p.n_pairs, p.n_ff));
+    int64_t ff_room = CPU_MAX_TOKENS * p.ff_rows, down_room = p.n_pairs * p.down_rows;
+    take(&p.room_bytes, ff_room > down_room ? ff_room : down_room, sizeof(float));
+    p.rooms = take(&p.total, fr_cpu_n_threads(cpu), p.room_bytes);
+    return p;
+}
+
+size_t fr_cpu_moe_scratch_bytes(const fr_cpu *cpu, const fr_weight *gate, const fr_weight *up,
+                                const fr_weight *down, int64_t n_tokens, int64_t n_used)
+{
+    return make_plan(cpu, gate, up, down, n_tokens, n_used).total + ALIGN;
+}
+
+/* Counting sort of the pairs by expert; within an expert, tokens stay in order. */
+static void group_pairs(moe_job *j)
+{
+    const plan *p = j->p;
+    const int32_t *ids = j->args->ids;
+    memset(j->starts, 0, (size_t)(p->n_experts + 1) * sizeof *j->starts);
+    for (int64_t i = 0; i < p->n_pairs; i++) {
+        assert(ids[i] >= 0 && ids[i] < p->n_experts);
+        j->starts[ids[i] + 1]++;
+    }
+    j->n_active = 0;
+    for (int64_t e = 0; e < p->n_experts; e++) {
+        if (j->starts[e + 1] > 0)
+            j->active[j->n_active++] = (int32_t)e;
+        j->starts[e + 1] += j->starts[e];
+    }
+    for (int64_t i = 0; i < p->n_pairs; i++) {
+        int64_t place = j->starts[ids[i]]++;
+        j->place_of[i] = place;
+        j->pair_at[place] = i;
+    }
+    for (int64_t e = p->n_experts; e > 0; e--)
+        j->starts[e] = j->starts[e - 1];
+    j->starts[0] = 0;
+}
+
+static void encode(const moe_job *j, fr_act *dst, const float *x, int i_thread, int n_threads)
+{
+    if (dst->type == FR_ACT_F32)
+        return; /* refers to x itself */
+    int64_t from, to;
+    fr_cpu_share(dst->n_rows, 1, i_thread, n_threads, &from, &to);
+    for (int64_t r = from; r < to; r++)
+        j->cpu->table.act_encode(dst->type, x + r * dst->cols, dst->cols,
+                                 (char *)(uintptr_t)dst->data + (size_t)r * dst->row_bytes);
+}
+
+/* ---- gate and up
+ * -------------------------------------------------------------------------------------- */
+
+static cpu_dot_args dot_args(const fr_weight *w, int64_t expert, fr_act_type act, int64_t from,
+                             int64_t to)
+{
+    return (cpu_dot_args){.type = w->type,
+                          .layout = w->layout,
+                          .act = act,
+                          .cols = w->cols,
+                          .base = (const char *)w->data + (size_t)expert * w->mat_bytes,
+                          .row_from = from,
+                          .row_to = to};
+}
+
+static const void *act_row(const fr_act *a, int64_t row)
+{
+    return (const char *)a->data + (size_t)row * a->row_bytes;
+}
+
+static void ff_tile(const moe_job *j, int64_t expert, int64_t from, int64_t to, float *room)
+{
+    const fr_cpu_moe_args *g = j->args;
+    const void *xg[CPU_MAX_TOKENS], *xu[CPU_MAX_TOKENS];
+    float *yg[CPU_MAX_TOKENS], *yu[CPU_MAX_TOKENS];
+    cpu_dot_args gate = dot_args(g->gate, expert, j->x_gate.type, from, to);
+    cpu_dot_args up = dot_args(g->up, expert, j->x_up.type, from, to);
+    gate.x = xg, gate.y = yg, up.x = xu, up.y = yu;
+    int64_t n_rows = to - from;
+    for (int64_t at = j->starts[expert]; at < j->starts[expert + 1]; at += gate.n_tokens) {
+        int64_t left = j->starts[expert + 1] - at;
+        gate.n_tokens = up.n_tokens = left < CPU_MAX_TOKENS ? (int)left : CPU_MAX_TOKENS;
+        for (int i = 0; i < gate.n_tokens; i++) {
+            int64_t token = j->pair_at[at + i] / g->n_used;
+            xg[i] = act_row(&j->x_gate, token);
+            xu[i] = act_row(&j->x_up, token);
+            yg[i] = j->hidden + (at + i) * j->p->n_ff + from;
+            yu[i] = room + i * n_rows;
+        }
+        j->k_gate->dot(&gate);
+        j->k_up->dot(&up);
+        for (int i = 0; i < gate.n_tokens; i++)
+            j->cpu->table.silu_mul(yg[i], yu[i], n_rows);
+    }
+}
+
+static void ff_stage(moe_job *j, float *room)
+{
+    int64_t n_ff = j->p->n_ff, rows = j->p->ff_rows, per_expert = (n_ff + rows - 1) / rows;
+    for (;;) {
+        int64_t i = atomic_fetch_add_explicit(&j->next_ff, 1, memory_order_relaxed);
+        if (i >= per_expert * j->n_active)
+            return;
+        int64_t from = i % per_expert * rows, to = from + rows;
+        ff_tile(j, j->active[i / per_expert], from, to < n_ff ? to : n_ff, room);
+    }
+}
+
+/* ---- down and sum
+ * --------------------------------------------------------------------------------------- */
+
+/* y rows [from, to) of every token: the expert outputs lie in room[place][to - from]. */
+static void sum_tile(const moe_job *j, int64_t from, int64_t to, const float *room)
+{
+    const fr_cpu_moe_args *g = j->args;
+    int64_t n_rows = to - from;
+    for (int64_t t = 0; t < g->n_tokens; t++) {
+        float *y = g->y + t * j->p->n_embd + from;
+        memset(y, 0, (size_t)n_rows * sizeof *y);
+        for (int64_t pair = t * g->n_used; pair < (t + 1) * g->n_used; pair++) {
+            const float *out = room + j->place_of[pair] * n_rows;
+            float weight = g->weights[pair];
+            for (int64_t r = 0; r < n_rows; r++)
+                y[r] += weight * out[r];
+        }
+    }
+}
+
+static void down_tile(const moe_job *j, int64_t from, int64_t to, float *room)
+{
+    const void *x[CPU_MAX_TOKENS];
+    float *y[CPU_MAX_TOKENS];
+    for (int64_t i_active = 0; i_active < j->n_active; i_active++) {
+        int64_t expert = j->active[i_active];
+        cpu_dot_args a = dot_args(j->args->down, expert, j->hidden_act.type, from, to);
+        a.x = x, a.y = y;
+        for (int64_t at = j->starts[expert]; at < j->starts[expert + 1]; at += a.n_tokens) {
+            int64_t left = j->starts[expert + 1] - at;
+            a.n_tokens = left < CPU_MAX_TOKENS ? (int)left : CPU_MAX_TOKENS;
+            for (int i = 0; i < a.n_tokens; i++) {
+                x[i] = act_row(&j->hidden_act, at + i);
+                y[i] = room + (at + i) * (to - from);
+            }
+            j->k_down->dot(&a);
+        }
+    }
+    sum_tile(j, from, to, room);
+}
+
+static void down_stage(moe_job *j, float *room)
+{
+    int64_t n_embd = j->p->n_embd, rows = j->p->down_rows;
+    for (;;) {
+        int64_t from = atomic_fetch_add_explicit(&j->next_down, rows, memory_order_relaxed);
+        if (from >= n_embd)
+            return;
+        down_tile(j, from, from + rows < n_embd ? from + rows : n_embd, room);
+    }
+}
+
+/* ---- the job
+ * ------------------------------------------------------------------------------------------- */
+
+static void stage_end(moe_job *j, int i_thread, int n_threads)
+{
+    if (n_threads > 1)
+        fr_cpu_barrier(j->cpu, i_thread);
+}
+
+static void moe_thread(void *arg, int i_thread, int n_threads)
+{
+    moe_job *j = arg;
+    float *room = (float *)(void *)(j->rooms + (size_t)i_thread * j->p->room_bytes);
+    encode(j, &j->x_gate, j->args->x, i_thread, n_threads);
+    if (j->p->own_up)
+        encode(j, &j->x_up, j->args->x, i_thread, n_threads);
+    stage_end(j, i_thread, n_threads);
+    ff_stage(j, room);
+    stage_end(j, i_thread, n_threads);
+    if (j->hidden_act.type != FR_ACT_F32) {
+        encode(j, &j->hidden_act, j->hidden, i_thread, n_threads);
+        stage_end(j, i_thread, n_threads);
+    }
+    down_stage(j, room);
+}
+
+static fr_act act_view(fr_act_type type, int64_t n_rows, int64_t cols, const float *x, void *room)
+{
+    const void *data = type == FR_ACT_F32 ? (const void *)x : room;
+    return (fr_act){type, n_rows, cols, fr_act_row_bytes(type, cols), data};
+}
+
+void fr_cpu_moe(fr_cpu *cpu, const fr_cpu_moe_args *a)
+{
+    assert(a->up->cols == a->gate->cols && a->up->rows == a->gate->rows);
+    assert(a->down->cols == a->gate->rows && a->down->rows == a->gate->cols);
+    const plan p = make_plan(cpu, a->gate, a->up, a->down, a->n_tokens, a->n_used);
+    char *base = (char *)(((uintptr_t)a->scratch + ALIGN - 1) / ALIGN * ALIGN);
+    moe_job j = {.cpu = cpu,
+                 .args = a,
+                 .p = &p,
+                 .k_gate = cpu_kernel_for(&cpu->table, a->gate, p.gate_act),
+                 .k_up = cpu_kernel_for(&cpu->table, a->up, p.up_act),
+                 .k_down = cpu_kernel_for(&cpu->table, a->down, p.down_act),
+                 .starts = (int64_t *)(void *)(base + p.starts),
+                 .active = (int32_t *)(void *)(base + p.active),
+                 .place_of = (int64_t *)(void *)(base + p.place_of),
+                 .pair_at = (int64_t *)(void *)(base + p.pair_at),
+                 .hidden = (float *)(void *)(base + p.hidden),
+                 .rooms = base + p.rooms};
+    j.x_gate = act_view(p.gate_act, a->n_tokens, p.n_embd, a->x, base + p.x_gate);
+    j.x_up = p.own_up ? act_view(p.up_act, a->n_tokens, p.n_embd, a->x, base + p.x_up) : j.x_gate;
+    j.hidden_act = act_view(p.down_act, p.n_pairs, p.n_ff, j.hidden, base + p.hidden_act);
+    group_pairs(&j);
+    cpu_run_sized(cpu, 3 * p.n_pairs * p.n_ff * p.n_embd, moe_thread, &j);
+}

@@ -1,0 +1,211 @@
+#include "cpu/ops.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Rows are shared out over the threads from this many numbers on; below, waking them costs more. */
+enum { PARALLEL_FROM = 16384 };
+
+/* Runs fn over rows [0, n_rows), each worth `cols` numbers. */
+typedef void (*rows_fn)(const void *arg, int64_t row);
+
+typedef struct {
+    rows_fn fn;
+    const void *arg;
+    int64_t n_rows;
+} rows_job;
+
+static void rows_thread(void *arg, int i_thread, int n_threads)
+{
+    const rows_job *job = arg;
+    int64_t from, to;
+    fr_cpu_share(job->n_rows, 1, i_thread, n_threads, &from, &to);
+    for (int64_t r = from; r < to; r++)
+        job->fn(job->arg, r);
+}
+
+static void for_rows(fr_cpu *cpu, int64_t n_rows, int64_t cols, rows_fn fn, const void *arg)
+{
+    rows_job job = {fn, arg, n_rows};
+    if (n_rows * cols < PARALLEL_FROM)
+        rows_thread(&job, 0, 1);
+    else
+        fr_cpu_run(cpu, rows_thread, &job);
+}
+
+/* ---- embedding ------------------------------------------------------------------------------------------ */
+
+typedef struct {
+    const fr_weight *w;
+    const int32_t *ids;
+    float *y;
+    int64_t ldy;
+} embed_args;
+
+static void embed_row(const void *arg, int64_t t)
+{
+    const embed_args *a = arg;
+    fr_decode_row(a->w->type, a->w->layout, a->w->data, a->ids[t], a->w->cols, a->y + t * a->ldy);
+}
+
+void fr_cpu_embed(fr_cpu *cpu, const fr_weight *w, const int32_t *ids, int64_t n_tokens, float *y, int64_t ldy)
+{
+    for_rows(cpu, n_tokens, w->cols, embed_row, &(embed_args){w, ids, y, ldy});
+}
+
+/* ---- normalisation -------------------------------------------------------------------------------------- */
+
+typedef struct {
+    const float *x, *w;
+    float *y;
+    int64_t ldx, ldy, cols;
+    float eps;
+} norm_args;
+
+static void norm_row(const void *arg, int64_t t)
+{
+    const norm_args *a = arg;
+    const float *x = a->x + t * a->ldx;
+    float *y = a->y + t * a->ldy;
+    double sum = 0;
+    for (int64_t i = 0; i < a->cols; i++)
+        sum += (double)x[i] * (double)x[i];
+    float scale = (float)(1.0 / sqrt(sum / (double)a->cols + (double)a->eps));
+    for (int64_t i = 0; i < a->cols; i++)
+        y[i] = x[i] * scale * a->w[i];
+}
+
+void fr_cpu_rms_norm(fr_cpu *cpu, const float *x, int64_t ldx, int64_t n_tokens, int64_t cols, const float *w,
+                     float eps, float *y, int64_t ldy)
+{
+    for_rows(cpu, n_tokens, cols, norm_row, &(norm_args){x, w, y, ldx, ldy, cols, eps});
+}
+
+/* ---- rotary embedding ------------------------------------------------------------------------------------ */
+
+typedef struct {
+    float *x;
+    int64_t ldx, n_heads, stride, n_rot;
+    const float *turns;
+} rope_args;
+
+static void rope_row(const void *arg, int64_t t)
+{
+    const rope_args *a = arg;
+    const float *turn = a->turns + t * a->n_rot;
+    for (int64_t h = 0; h < a->n_heads; h++) {
+        float *x = a->x + t * a->ldx + h * a->stride;
+        for (int64_t i = 0; i < a->n_rot; i += 2) {
+            float x0 = x[i], x1 = x[i + 1];
+            x[i] = x0 * turn[i] - x1 * turn[i + 1];
+            x[i + 1] = x0 * turn[i + 1] + x1 * turn[i];
+        }
+    }
+}
+
+void fr_cpu_rope(fr_cpu *cpu, float *x, int64_t ldx, int64_t n_tokens, int64_t n_heads, int64_t stride,
+                 int64_t n_rot, const float *turns)
+{
+    for_rows(cpu, n_tokens, n_heads * n_rot, rope_row, &(rope_args){x, ldx, n_heads, stride, n_rot, turns});
+}
+
+/* ---- element by element ---------------------------------------------------------------------------------- */
+
+typedef struct {
+    const float *a, *b;
+    float *y;
+    int64_t n;
+} pair_args;
+
+enum { PIECE = 4096 }; /* elements a row of for_rows */
+
+static int64_t piece_end(const pair_args *a, int64_t piece)
+{
+    int64_t end = (piece + 1) * PIECE;
+    return end < a->n ? end : a->n;
+}
+
+static void add_piece(const void *arg, int64_t piece)
+{
+    const pair_args *a = arg;
+    for (int64_t i = piece * PIECE, end = piece_end(a, piece); i < end; i++)
+        a->y[i] = a->a[i] + a->b[i];
+}
+
+static void swiglu_piece(const void *arg, int64_t piece)
+{
+    const pair_args *a = arg;
+    for (int64_t i = piece * PIECE, end = piece_end(a, piece); i < end; i++)
+        a->y[i] = a->a[i] / (1.0f + expf(-a->a[i])) * a->b[i];
+}
+
+void fr_cpu_add(fr_cpu *cpu, const float *a, const float *b, int64_t n, float *y)
+{
+    for_rows(cpu, (n + PIECE - 1) / PIECE, PIECE, add_piece, &(pair_args){a, b, y, n});
+}
+
+void fr_cpu_swiglu(fr_cpu *cpu, const float *gate, const float *up, int64_t n, float *y)
+{
+    for_rows(cpu, (n + PIECE - 1) / PIECE, PIECE, swiglu_piece, &(pair_args){gate, up, y, n});
+}
+
+/* ---- router ----------------------------------------------------------------------------------------------- */
+
+static void softmax(float *x, int64_t n)
+{
+    float max = x[0];
+    for (int64_t i = 1; i < n; i++)
+        max = x[i] > max ? x[i] : max;
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) {
+        x[i] = expf(x[i] - max);
+        sum += (double)x[i];
+    }
+    for (int64_t i = 0; i < n; i++)
+        x[i] = (float)((double)x[i] / sum);
+}
+
+static void sigmoid(float *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        x[i] = 1.0f / (1.0f + expf(-x[i]));
+}
+
+/* How good a group is: see fr_cpu_router_args. */
+static float group_score(const float *choice, int64_t n, bool best_two)
+{
+    float first = -INFINITY, second = -INFINITY;
+    for (int64_t i = 0; i < n; i++) {
+        if (choice[i] > first) {
+            second = first;
+            first = choice[i];
+        } else if (choice[i] > second) {
+            second = choice[i];
+        }
+    }
+    return best_two && n > 1 ? first + second : first;
+}
+
+/* Experts of all but the best groups get -infinity. A group is out when n_groups_used others beat it. */
+static void drop_groups(const fr_cpu_router_args *a, float *choice)
+{
+    int64_t per = a->n_expert / a->n_groups;
+    for (int64_t g = 0; g < a->n_groups; g++) {
+        float mine = group_score(choice + g * per, per, a->bias != NULL);
+        int64_t better = 0;
+        for (int64_t o = 0; o < a->n_groups; o++) {
+            float other = group_score(choice + o * per, per, a->bias != NULL);
+            better += other > mine || (other == mine && o < g);
+        }
+        a->ids[g] = better >= a->n_groups_used; /* scratch use: at most n_used groups matter, see caller */
+    }
+}
+
+static int64_t best_of(const float *choice, int64_t n)
+{
+    int64_t best = 0;
+    for (int64_t i = 1; i < n; i++)
+        if (choice[i] > choice[best])
+            best = i;
+    return best;
+}

@@ -1,0 +1,272 @@
+#include "cpu/pool.h"
+
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+
+/* How long a waiting thread burns its core before it lets others run, and before it sleeps. */
+#define SPIN_NS  20000
+#define YIELD_NS 150000
+
+/* A word that threads wait on to change. `sleepers` counts those that may be asleep in the kernel,
+ * so that a change without sleepers needs no system call. Alone on its cache line. */
+typedef struct {
+    _Alignas(64) _Atomic uint32_t word;
+    _Atomic uint32_t sleepers;
+} event;
+
+typedef struct {
+    _Alignas(64) cpu_pool *pool;
+    pthread_t handle;
+    int i_thread;
+    uint32_t sense; /* of the barrier, as this thread will see it next; only this thread's */
+} worker;
+
+struct cpu_pool {
+    event job;     /* number of the job */
+    event pending; /* workers that are not yet done with it */
+    event sense;   /* flips when all have come to the barrier */
+    _Alignas(64) _Atomic uint32_t arrived;
+    _Alignas(64) fr_cpu_fn fn; /* NULL: leave */
+    void *arg;
+    int n_threads, n_started;
+    int64_t spin_ns;
+    worker *workers; /* n_threads of them, owned; number 0 is the caller */
+};
+
+static int64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static void relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#endif
+}
+
+static void futex_wait(_Atomic uint32_t *word, uint32_t value)
+{
+    syscall(SYS_futex, (uint32_t *)word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
+}
+
+static void futex_wake_all(_Atomic uint32_t *word)
+{
+    syscall(SYS_futex, (uint32_t *)word, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+}
+
+/* To be called after every change of e->word that somebody may wait for. The change, this read, and
+ * the sleeper's two accesses are sequentially consistent: either we see the sleeper or it sees the
+ * change. */
+static void event_wake(event *e)
+{
+    if (atomic_load(&e->sleepers) > 0)
+        futex_wake_all(&e->word);
+}
+
+static void event_wait(event *e, uint32_t old, int64_t spin_ns)
+{
+    int64_t start = 0, waited = 0;
+    while (waited < YIELD_NS) {
+        for (int i = 0; i < 32; i++) {
+            if (atomic_load_explicit(&e->word, memory_order_acquire) != old)
+                return;
+            relax();
+        }
+        int64_t now = now_ns();
+        if (start == 0)
+            start = now;
+        waited = now - start;
+        if (waited >= spin_ns)
+            sched_yield();
+    }
+    atomic_fetch_add(&e->sleepers, 1);
+    while (atomic_load(&e->word) == old)
+        futex_wait(&e->word, old);
+    atomic_fetch_sub(&e->sleepers, 1);
+}
+
+static void *worker_main(void *arg)
+{
+    worker *w = arg;
+    cpu_pool *p = w->pool;
+    for (uint32_t seen = 0;; seen++) {
+        event_wait(&p->job, seen, p->spin_ns);
+        if (!p->fn)
+            return NULL;
+        p->fn(p->arg, w->i_thread, p->n_threads);
+        if (atomic_fetch_sub(&p->pending.word, 1) == 1)
+            event_wake(&p->pending);
+    }
+}
+
+static void announce(cpu_pool *p, fr_cpu_fn fn, void *arg)
+{
+    p->fn = fn;
+    p->arg = arg;
+    atomic_store_explicit(&p->pending.word, (uint32_t)p->n_started, memory_order_relaxed);
+    atomic_fetch_add(&p->job.word, 1);
+    event_wake(&p->job);
+}
+
+void cpu_pool_run(cpu_pool *p, fr_cpu_fn fn, void *arg)
+{
+    if (p->n_threads == 1) {
+        fn(arg, 0, 1);
+        return;
+    }
+    announce(p, fn, arg);
+    fn(arg, 0, p->n_threads);
+    for (;;) {
+        uint32_t left = atomic_load_explicit(&p->pending.word, memory_order_acquire);
+        if (left == 0)
+            return;
+        event_wait(&p->pending, left, p->spin_ns);
+    }
+}
+
+void cpu_pool_barrier(cpu_pool *p, int i_thread)
+{
+    if (p->n_threads == 1)
+        return;
+    uint32_t before = p->workers[i_thread].sense;
+    p->workers[i_thread].sense = !before;
+    if (atomic_fetch_add(&p->arrived, 1) + 1 < (uint32_t)p->n_threads) {
+        event_wait(&p->sense, before, p->spin_ns);
+        return;
+    }
+    atomic_store_explicit(&p->arrived, 0, memory_order_relaxed);
+    atomic_store(&p->sense.word, !before);
+    event_wake(&p->sense);
+}
+
+int cpu_pool_n_threads(const cpu_pool *p)
+{
+    return p->n_threads;
+}
+
+/* Signals belong to the program's own threads: workers start with all of them blocked. */
+static fr_status start_workers(cpu_pool *p, fr_err *err)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    fr_status st = FR_OK;
+    for (int i = 0; i < p->n_threads; i++)
+        p->workers[i] = (worker){.pool = p, .i_thread = i};
+    for (int i = 1; i < p->n_threads; i++) {
+        if (pthread_create(&p->workers[i].handle, NULL, worker_main, &p->workers[i])) {
+            st = fr_fail(err, FR_EIO,
+                         "cpu threads: the system gave %d, expected %d; use fewer threads or raise "
+                         "the limit of processes (ulimit -u)",
+                         i, p->n_threads);
+            break;
+        }
+        char name[32];
+        snprintf(name, sizeof name, "ferry-cpu-%d", i);
+        pthread_setname_np(p->workers[i].handle, name);
+        p->n_started = i;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return st;
+}
+
+fr_status cpu_pool_open(int n_threads, cpu_pool **out, fr_err *err)
+{
+    cpu_pool *p = FR_NEW(cpu_pool, FR_MEM_CPU, 1, err);
+    if (!p)
+        return FR_ENOMEM;
+    fr_status st = FR_OK;
+    p->n_threads = n_threads;
+    p->spin_ns = n_threads <= cpu_count_cpus() ? SPIN_NS : 0;
+    p->workers = FR_NEW(worker, FR_MEM_CPU, (size_t)n_threads, err);
+    if (!p->workers)
+        st = FR_ENOMEM;
+    else
+        st = start_workers(p, err);
+    if (st != FR_OK) {
+        cpu_pool_close(p);
+        return st;
+    }
+    *out = p;
+    return FR_OK;
+}
+
+void cpu_pool_close(cpu_pool *p)
+{
+    if (!p)
+        return;
+    if (p->n_started > 0)
+        announce(p, NULL, NULL);
+    for (int i = 1; i <= p->n_started; i++)
+        pthread_join(p->workers[i].handle, NULL);
+    fr_mem_free(p->workers);
+    fr_mem_free(p);
+}
+
+/* ---- what the process may use
+ * ---------------------------------------------------------------------- */
+
+#define MAX_CPUS 8192 /* the kernel's own limit */
+
+typedef struct {
+    cpu_set_t part[MAX_CPUS / CPU_SETSIZE];
+} cpu_mask;
+
+/* The CPUs of the process; their number, or 0 when the system does not say. */
+static int read_mask(cpu_mask *m)
+{
+    CPU_ZERO_S(sizeof *m, m->part);
+    if (sched_getaffinity(0, sizeof *m, m->part))
+        return 0;
+    return CPU_COUNT_S(sizeof *m, m->part);
+}
+
+int cpu_count_cpus(void)
+{
+    cpu_mask m;
+    int n = read_mask(&m);
+    if (n == 0)
+        n = (int)sysconf(_SC_NPROCESSORS_ONLN);
+    return n > 0 ? n : 1;
+}
+
+/* The lowest CPU number on the core of a CPU: its own number when the system does not say. */
+static int first_sibling(int i_cpu)
+{
+    char path[96];
+    snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list",
+             i_cpu);
+    FILE *f = fopen(path, "re");
+    int first = i_cpu;
+    if (f) {
+        if (fscanf(f, "%d", &first) != 1 || first < 0 || first >= MAX_CPUS)
+            first = i_cpu;
+        fclose(f);
+    }
+    return first;
+}
+
+int cpu_count_cores(void)
+{
+    cpu_mask all, cores;
+    if (read_mask(&all) == 0)
+        return cpu_count_cpus();
+    CPU_ZERO_S(sizeof cores, cores.part);
+    for (int i = 0; i < MAX_CPUS; i++) {
+        if (CPU_ISSET_S((size_t)i, sizeof all, all.part))
+            CPU_SET_S((size_t)first_sibling(i), sizeof cores, cores.part);
+    }
+    return CPU_COUNT_S(sizeof cores, cores.part);
+}

@@ -1,0 +1,77 @@
+/* The portable kernel for every type: decodes the row piece by piece and sums float products in
+ * double. It fills every slot first, so a type without kernels of its own works as soon as the
+ * registry knows it. */
+#include <math.h>
+
+#include "cpu/kernels.h"
+#include "cpu/ref/ref.h"
+
+#define LANES 8
+
+static void add_products(const float *w, const float *x, int64_t n, double acc[LANES])
+{
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        for (int l = 0; l < LANES; l++)
+            acc[l] += (double)w[i + l] * (double)x[i + l];
+    }
+    for (int l = 0; i + l < n; l++)
+        acc[l] += (double)w[i + l] * (double)x[i + l];
+}
+
+static float sum_lanes(const double a[LANES])
+{
+    return (float)(((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7])));
+}
+
+/* Columns c0 .. c0 + n of a prepared row as floats: in place when they are, else decoded into room.
+ */
+static const float *act_chunk(fr_act_type act, const void *x, int64_t c0, int64_t n, float *room)
+{
+    const char *piece = (const char *)x + fr_act_row_bytes(act, c0);
+    if (act == FR_ACT_F32)
+        return (const float *)(const void *)piece;
+    fr_act_decode_row(act, piece, n, room);
+    return room;
+}
+
+static void dot_any(const cpu_dot_args *a)
+{
+    float w[CPU_CHUNK], x_room[CPU_CHUNK];
+    double acc[CPU_MAX_TOKENS][LANES];
+    cpu_chunk_room room;
+    for (int64_t r = a->row_from; r < a->row_to; r++) {
+        for (int t = 0; t < a->n_tokens; t++) {
+            for (int l = 0; l < LANES; l++)
+                acc[t][l] = 0;
+        }
+        for (int64_t c0 = 0; c0 < a->cols; c0 += CPU_CHUNK) {
+            int64_t n = a->cols - c0 < CPU_CHUNK ? a->cols - c0 : CPU_CHUNK;
+            cpu_decode_chunk(a, r, c0, n, &room, w);
+            for (int t = 0; t < a->n_tokens; t++)
+                add_products(w, act_chunk(a->act, a->x[t], c0, n, x_room), n, acc[t]);
+        }
+        for (int t = 0; t < a->n_tokens; t++)
+            a->y[t][r - a->row_from] = sum_lanes(acc[t]);
+    }
+}
+
+static void silu_mul_ref(float *gate, const float *up, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        gate[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
+}
+
+void cpu_ref_fill(cpu_table *t)
+{
+    t->any = (cpu_kernel){"any", dot_any, FR_ACT_F32, 1};
+    for (int type = 0; type < FR_TYPE_COUNT; type++) {
+        int group = fr_type_get((fr_type)type)->group;
+        t->dot[type][FR_LAYOUT_PLAIN] = t->any;
+        t->dot[type][FR_LAYOUT_INTERLEAVED] = t->any;
+        t->dot[type][FR_LAYOUT_INTERLEAVED].grain = group ? group : 1;
+    }
+    t->act_encode = fr_act_encode_row;
+    t->silu_mul = silu_mul_ref;
+    cpu_ref_fill_dot(t);
+}
