@@ -47,6 +47,8 @@ typedef struct {
     int il_gguf_id;    /* of the interleaved form in files; -1 when files have none */
     const char *il_name; /* "q4_k_r4"; NULL without an interleaved form */
     bool float_decode; /* decode is not (integer times float): results may differ by rounding */
+    int il_weights;    /* per block when interleaved; cols must be a multiple (differs for f16, bf16) */
+    bool il_only;      /* has no plain form; name is il_name then */
 } fr_type_info;
 
 const fr_type_info *fr_type_get(fr_type type); /* never NULL for a valid type */

@@ -1,0 +1,66 @@
+/* Arrangements of bits that several formats share, as places (fields.h). `at` is the first byte, `shift`
+ * the place of these bits in the entry. P is handed through. */
+#ifndef FR_QUANT_MAPS_H
+#define FR_QUANT_MAPS_H
+
+/* ---- plain ---------------------------------------------------------------------------------- */
+
+/* 32 nibbles in 16 bytes: byte n has weight n low, weight n + 16 high; of 256 weights: 8 such. */
+#define FR_NIBBLES_32(P, q, at, shift) P(q, (at) + 16 * b + e % 16, 4 * h, 4, shift)
+
+/* 64 nibbles in 32 bytes: byte n has weight n low, weight n + 32 high. */
+#define FR_NIBBLES_64(P, q, at, shift) P(q, (at) + 32 * (e / 64) + e % 32, 4 * (b % 2), 4, shift)
+
+/* 128 two-bit codes in 32 bytes: byte n has weights n, n + 32, n + 64, n + 96 from bit 0 up. */
+#define FR_PAIRS_128(P, q, at, shift) P(q, (at) + 32 * (e / 128) + e % 32, 2 * (b % 4), 2, shift)
+
+/* One bit of each of 256 weights in 32 bytes: bit n of a byte is for sub-block n. */
+#define FR_BITS_256(P, q, at, shift) P(q, (at) + e % 32, b, 1, shift)
+
+/* Nibbles of the scales, in order; two further bits of each, in order. */
+#define FR_SCALE_NIBBLES(P, sc, at) P(sc, (at) + s / 2, 4 * (s % 2), 4, 0)
+#define FR_SCALE_HIGH_2(P, sc, at) P(sc, (at) + s / 4, 2 * (s % 4), 2, 4)
+
+/* 8 scales and 8 minima of 6 bits in 12 bytes S: below sub-block 4 they are the low six bits of S[s] and
+ * S[s+4]; from 4 on the low and high nibble of S[s+4] with the top two bits of S[s-4] and S[s]. */
+#define FR_SCALES_6X8(P, sc, mn, at)                                                               \
+    P(sc, (at) + s + 4 * (s / 4), 0, 4, 0)                                                         \
+    P(sc, (at) + s % 4, 4 + 2 * (s / 4), 2, 4)                                                     \
+    P(mn, (at) + 4 + s, 4 * (s / 4), 4, 0)                                                         \
+    P(mn, (at) + 4 + s % 4, 4 + 2 * (s / 4), 2, 4)
+
+/* ---- interleaved, 8 rows --------------------------------------------------------------------- */
+
+/* FR_NIBBLES_32's bytes moved whole: 32 bytes per 4 quant bytes of 8 rows. */
+#define FR_NIBBLES_R8(P, q, at) P(q, (at) + 32 * j + 4 * k + i, 4 * h, 4, 0)
+
+/* ---- interleaved, 4 rows --------------------------------------------------------------------- */
+
+/* Nibbles, 64 bytes per 32 weights of 4 rows: byte 16*l + 4*k + i has weight o + i low and o + 8 + i high,
+ * with o = 0, 16, 4, 20 for l = 0..3. */
+#define FR_N4(P, q, at, shift)                                                                     \
+    P(q, (at) + 64 * b + 32 * (j % 2) + 16 * h + 4 * k + i, 4 * (j / 2), 4, shift)
+
+/* Two-bit codes, 32 bytes per 32 weights of 4 rows: byte 16*h + 4*k + i has weights 16*h + i + 0, 4, 8, 12
+ * from bit 0 up. */
+#define FR_T4(P, q, at, shift) P(q, (at) + 32 * b + 16 * h + 4 * k + i, 2 * j, 2, shift)
+
+/* Single bits, 16 bytes per 32 weights of 4 rows; `bit` says which of the 8 bits of byte 4*k + i. */
+#define FR_B4(P, q, at, bit, shift) P(q, (at) + 16 * b + 4 * k + i, bit, 1, shift)
+
+/* Scale number m = R*s + k, all rows of sub-block 0 first. Nibbles: m and m + 32 share a byte. Two-bit
+ * codes: m, m + 16, m + 32, m + 48 share one. */
+#define FR_SPLIT_NIBBLES(P, sc, at, R)                                                             \
+    P(sc, (at) + (R * s + k) % 32, 4 * ((R * s + k) / 32), 4, 0)
+#define FR_SPLIT_HIGH_2(P, sc, at, R)                                                              \
+    P(sc, (at) + (R * s + k) % 16, 2 * ((R * s + k) / 16), 2, 4)
+
+/* 6-bit scales and minima of 8 sub-blocks: nibbles (scale low, minimum high) in 32 bytes at + 16, two
+ * further bits of each in 16 bytes at `at`. */
+#define FR_SCALES_6X8_R4(P, sc, mn, at)                                                            \
+    P(sc, (at) + 16 + 4 * s + k, 0, 4, 0)                                                          \
+    P(sc, (at) + (4 * s + k) % 16, 4 * ((4 * s + k) / 16), 2, 4)                                   \
+    P(mn, (at) + 16 + 4 * s + k, 4, 4, 0)                                                          \
+    P(mn, (at) + (4 * s + k) % 16, 4 * ((4 * s + k) / 16) + 2, 2, 4)
+
+#endif
