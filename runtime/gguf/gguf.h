@@ -79,7 +79,12 @@ fr_status fr_gguf_get_str(const fr_gguf *g, const char *key, fr_str *out, fr_err
 fr_status fr_gguf_get_array(const fr_gguf *g, const char *key, bool want_strings,
                             const fr_gguf_value **out, fr_err *err);
 
-/* Element i of an array value, i < n; the wrong kind gives 0, 0.0 or an empty string. */
+/* "u32", "string" and so on; never NULL. */
+const char *fr_gguf_type_name(fr_gguf_type type);
+
+/* Element i of an array value, or a scalar with i = 0; the wrong kind, or i >= n, gives 0, 0.0, an empty
+ * string or an empty array. fr_gguf_elem_i64 takes integers and bools (a u64 above INT64_MAX comes as the
+ * same 64 bits), fr_gguf_elem_f64 floats too. */
 fr_str fr_gguf_elem_str(const fr_gguf_value *v, uint64_t i);
 int64_t fr_gguf_elem_i64(const fr_gguf_value *v, uint64_t i);
 double fr_gguf_elem_f64(const fr_gguf_value *v, uint64_t i);

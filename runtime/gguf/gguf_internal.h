@@ -88,7 +88,6 @@ const fr_gguf_value *gguf_file_find(const gguf_file *f, const char *key);
 
 /* Bytes of a value of this type, or 0 for strings, arrays and unknown types. */
 size_t gguf_type_bytes(uint32_t type);
-const char *gguf_type_name(uint32_t type);
 bool gguf_type_is_int(fr_gguf_type type);
 
 /* Bytes that a value's elements take in the file. For values that passed the reader's checks. */

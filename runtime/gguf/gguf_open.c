@@ -106,7 +106,7 @@ static fr_status wrong_type(const fr_gguf *g, const char *key, const fr_gguf_val
 {
     return fr_fail(err, FR_EFORMAT, "%s: key '%s', at byte %td: found %s%s, expected %s",
                    g->files[0].path, key, v->bytes - g->files[0].header,
-                   v->is_array ? "an array of " : "", gguf_type_name(v->type), wanted);
+                   v->is_array ? "an array of " : "", fr_gguf_type_name(v->type), wanted);
 }
 
 /* An integer between min and max. A u64 beyond INT64_MAX is in no such range. */

@@ -320,7 +320,7 @@ static fr_status set_alignment(reader *r)
     uint64_t at = (uint64_t)(v->bytes - f->header);
     if (v->is_array || !gguf_type_is_int(v->type))
         return bad(r, FR_EFORMAT, at, "found %s %s, expected a u32",
-                   v->is_array ? "an array of" : "a", gguf_type_name(v->type));
+                   v->is_array ? "an array of" : "a", fr_gguf_type_name(v->type));
     int64_t a = fr_gguf_elem_i64(v, 0);
     if (a < GGUF_MIN_ALIGNMENT || a > GGUF_MAX_ALIGNMENT || (a & (a - 1)) != 0)
         return bad(r, FR_EFORMAT, at, "found %" PRId64 ", expected a power of two from %d to %d", a,

@@ -28,7 +28,7 @@ static fr_status split_key(const gguf_file *f, const char *key, int64_t min, int
     if (v->is_array || !gguf_type_is_int(v->type))
         return fr_fail(err, FR_EFORMAT,
                        "%s: key '%s', at byte %" PRIu64 ": found %s%s, expected an integer",
-                       f->path, key, at, gguf_type_name(v->type), v->is_array ? " array" : "");
+                       f->path, key, at, fr_gguf_type_name(v->type), v->is_array ? " array" : "");
     *out = fr_gguf_elem_i64(v, 0);
     if (*out < min || *out > max)
         return fr_fail(err, FR_EFORMAT,

@@ -22,9 +22,9 @@ size_t gguf_type_bytes(uint32_t type)
     return type < GGUF_VALUE_TYPES ? value_types[type].bytes : 0;
 }
 
-const char *gguf_type_name(uint32_t type)
+const char *fr_gguf_type_name(fr_gguf_type type)
 {
-    return type < GGUF_VALUE_TYPES ? value_types[type].name : "unknown";
+    return (unsigned)type < GGUF_VALUE_TYPES ? value_types[type].name : "unknown";
 }
 
 bool gguf_type_is_int(fr_gguf_type type)
@@ -126,8 +126,7 @@ int64_t fr_gguf_elem_i64(const fr_gguf_value *v, uint64_t i)
 {
     if (i >= v->n || !(gguf_type_is_int(v->type) || v->type == FR_GGUF_BOOL))
         return 0;
-    uint64_t u = load_int(v->type, v->bytes + i * gguf_type_bytes(v->type));
-    return v->type == FR_GGUF_U64 && u > INT64_MAX ? 0 : (int64_t)u;
+    return (int64_t)load_int(v->type, v->bytes + i * gguf_type_bytes(v->type));
 }
 
 double fr_gguf_elem_f64(const fr_gguf_value *v, uint64_t i)

@@ -280,7 +280,7 @@ static fr_status choose_alignment(fr_gguf_writer *w, fr_err *err)
         return fr_fail(err, FR_EINVAL,
                        "%s: key '" GGUF_ALIGNMENT_KEY "': found %s %" PRId64
                        ", expected a power of two from %d to %d",
-                       w->out.path, gguf_type_name(v.type), a, GGUF_MIN_ALIGNMENT,
+                       w->out.path, fr_gguf_type_name(v.type), a, GGUF_MIN_ALIGNMENT,
                        GGUF_MAX_ALIGNMENT);
     w->alignment = (uint64_t)a;
     return FR_OK;
