@@ -1,9 +1,9 @@
 /* The sampler chain: from logits to one token.
  *
- * Filters stand in one table (samplers.def), a row each, and run in the order that the parameters name.
- * Everything is deterministic: the same logits, history, parameters and seed give the same token on any
- * machine. One sampler belongs to one sequence and one thread. Filters work on a candidate list; nothing
- * is allocated after fr_sampler_open. */
+ * Filters stand in one table (samplers.def), a row each, and run in the order that the parameters
+ * name. Everything is deterministic: the same logits, history, parameters and seed give the same
+ * token on any machine. One sampler belongs to one sequence and one thread. Filters work on a
+ * candidate list; nothing is allocated after fr_sampler_open. */
 #ifndef FR_SAMPLE_SAMPLER_H
 #define FR_SAMPLE_SAMPLER_H
 
@@ -25,16 +25,16 @@ typedef enum {
 
 /* Defaults as llama-server has them (fr_sample_defaults). */
 typedef struct {
-    uint64_t seed;          /* UINT64_MAX: the caller asks for a random one (fr_sampler_seed tells it) */
-    float temp;             /* 0.8; <= 0 = greedy */
-    int32_t top_k;          /* 40; <= 0 = off */
-    float top_p;            /* 0.95; >= 1 = off */
-    float min_p;            /* 0.05; <= 0 = off */
-    float typical_p;        /* 1; >= 1 = off */
-    int32_t repeat_last_n;  /* 64; 0 = off, -1 = as many as the context (max_history) */
-    float repeat_penalty;   /* 1 = off */
-    float presence_penalty; /* 0 = off */
-    float frequency_penalty;/* 0 = off */
+    uint64_t seed;   /* UINT64_MAX: the caller asks for a random one (fr_sampler_seed tells it) */
+    float temp;      /* 0.8; <= 0 = greedy */
+    int32_t top_k;   /* 40; <= 0 = off */
+    float top_p;     /* 0.95; >= 1 = off */
+    float min_p;     /* 0.05; <= 0 = off */
+    float typical_p; /* 1; >= 1 = off */
+    int32_t repeat_last_n;           /* 64; 0 = off, -1 = as many as the context (max_history) */
+    float repeat_penalty;            /* 1 = off */
+    float presence_penalty;          /* 0 = off */
+    float frequency_penalty;         /* 0 = off */
     const fr_logit_bias *logit_bias; /* n_logit_bias entries, copied */
     size_t n_logit_bias;
     fr_sampler_kind order[FR_SAMPLER_COUNT]; /* penalties;top_k;typ_p;top_p;min_p;temperature */

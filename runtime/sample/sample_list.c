@@ -1,0 +1,123 @@
+#include "sample/sample_list.h"
+
+#include <string.h>
+
+#include "sample/sample_math.h"
+
+/* Larger = better. A float's bits, with the sign bit flipped (positive) or all bits (negative),
+ * order like the number; below them stands the token, reversed. -0 counts as 0. */
+static uint64_t rank_of(sample_cand c)
+{
+    float logit = c.logit + 0.0f;
+    uint32_t u;
+    memcpy(&u, &logit, 4);
+    u ^= u >> 31 ? UINT32_MAX : 1u << 31;
+    return (uint64_t)u << 32 | (uint32_t)~c.token;
+}
+
+enum { RADIX_BITS = 11, RADIX_SIZE = 1 << RADIX_BITS };
+
+/* The smallest rank among the best k of n candidates, 0 < k <= n: digit by digit, by counting those
+ * that agree with all higher digits. Ranks are unique, so exactly k candidates reach the result. */
+static uint64_t rank_of_kth(const sample_cand *c, int32_t n, int32_t k)
+{
+    uint64_t prefix = 0, prefix_mask = 0;
+    for (int shift = 64; shift > 0;) {
+        int width = shift < RADIX_BITS ? shift : RADIX_BITS;
+        shift -= width;
+        int32_t count[RADIX_SIZE] = {0};
+        for (int32_t i = 0; i < n; i++) {
+            uint64_t r = rank_of(c[i]);
+            if ((r & prefix_mask) == prefix)
+                count[r >> shift & (RADIX_SIZE - 1) >> (RADIX_BITS - width)]++;
+        }
+        int digit = (1 << width) - 1;
+        while (count[digit] < k)
+            k -= count[digit--];
+        prefix |= (uint64_t)digit << shift;
+        prefix_mask = ~(uint64_t)0 << shift;
+        if (count[digit] ==
+            k) /* all of them belong to the best k: the lower digits do not matter */
+            break;
+    }
+    return prefix;
+}
+
+/* Moves the best k of n candidates to the front, in any order. */
+static void move_best_to_front(sample_cand *c, int32_t n, int32_t k)
+{
+    uint64_t least = rank_of_kth(c, n, k);
+    for (int32_t i = 0, front = 0; front < k; i++) {
+        if (rank_of(c[i]) < least)
+            continue;
+        sample_cand t = c[i];
+        c[i] = c[front];
+        c[front++] = t;
+    }
+}
+
+/* Restores the heap (worst on top) below its root. */
+static void sift_down(sample_cand *c, int32_t root, int32_t n)
+{
+    sample_cand moved = c[root];
+    uint64_t rank = rank_of(moved);
+    for (int32_t child; (child = 2 * root + 1) < n; root = child) {
+        if (child + 1 < n && rank_of(c[child + 1]) < rank_of(c[child]))
+            child++;
+        if (rank_of(c[child]) >= rank)
+            break;
+        c[root] = c[child];
+    }
+    c[root] = moved;
+}
+
+/* Heapsort, best first: in place, and no input is slow. */
+static void sort_best_first(sample_cand *c, int32_t n)
+{
+    for (int32_t i = n / 2 - 1; i >= 0; i--)
+        sift_down(c, i, n);
+    for (int32_t end = n - 1; end > 0; end--) {
+        sample_cand worst = c[0];
+        c[0] = c[end];
+        c[end] = worst;
+        sift_down(c, 0, end);
+    }
+}
+
+void sample_list_sort(sample_list *l, int32_t k)
+{
+    if (k > l->n)
+        k = l->n;
+    if (k <= l->n_sorted)
+        return;
+    sample_cand *rest = l->c + l->n_sorted;
+    int32_t n_rest = l->n - l->n_sorted, want = k - l->n_sorted;
+    if (want < n_rest)
+        move_best_to_front(rest, n_rest, want);
+    sort_best_first(rest, want);
+    l->n_sorted = k;
+}
+
+sample_cand sample_list_best(const sample_list *l)
+{
+    sample_cand best = l->c[0];
+    if (l->n_sorted > 0)
+        return best;
+    for (int32_t i = 1; i < l->n; i++)
+        if (rank_of(l->c[i]) > rank_of(best))
+            best = l->c[i];
+    return best;
+}
+
+void sample_list_cut(sample_list *l, int32_t k)
+{
+    if (k < l->n)
+        l->n = k;
+    if (l->n_sorted > l->n)
+        l->n_sorted = l->n;
+}
+
+double sample_weight(float logit, float best)
+{
+    return logit == best ? 1.0 : sample_exp((double)logit - (double)best);
+}
