@@ -5,13 +5,24 @@
 
 fr_isa cpu_isa_detect(void)
 {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+        __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi2"))
+        return FR_ISA_AVX2;
+#endif
     return FR_ISA_SCALAR;
 }
 
 void cpu_table_fill(cpu_table *t, fr_isa isa)
 {
     cpu_ref_fill(t);
+#if defined(__x86_64__)
+    if (isa >= FR_ISA_AVX2)
+        cpu_avx2_fill(t);
+#else
     (void)isa;
+#endif
 }
 
 const cpu_kernel *cpu_kernel_for(const cpu_table *t, const fr_weight *w, fr_act_type act)

@@ -1,0 +1,155 @@
+/* Activation quantization (bit for bit fr_act_encode_row) and SwiGLU. */
+#include <math.h>
+
+#include "cpu/x86/avx2.h"
+
+/* ---- quantization
+ * --------------------------------------------------------------------------------------- */
+
+static __m256 abs_ps(__m256 v)
+{
+    return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v);
+}
+
+/* max|x| / 127, or NaN where x is not finite. */
+static float block_scale(const float *x, int n)
+{
+    __m256 most = _mm256_setzero_ps(), bad = _mm256_setzero_ps();
+    const __m256 inf = _mm256_set1_ps(INFINITY);
+    for (int i = 0; i < n; i += 8) {
+        __m256 v = abs_ps(_mm256_loadu_ps(x + i));
+        bad = _mm256_or_ps(bad, _mm256_cmp_ps(v, inf, _CMP_NLT_UQ));
+        most = _mm256_max_ps(most, v);
+    }
+    if (_mm256_movemask_ps(bad))
+        return NAN;
+    __m128 m = _mm_max_ps(_mm256_castps256_ps128(most), _mm256_extractf128_ps(most, 1));
+    m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+    return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m))) / 127;
+}
+
+/* x / d rounded half away from zero, within -127..127. The remainder after truncation is exact. */
+static __m256i codes_of_8(const float *x, __m256 d)
+{
+    const __m256 sign = _mm256_set1_ps(-0.0f), most = _mm256_set1_ps(127);
+    __m256 v = _mm256_div_ps(_mm256_loadu_ps(x), d);
+    __m256 whole = _mm256_round_ps(v, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC);
+    __m256 rest = abs_ps(_mm256_sub_ps(v, whole));
+    __m256 up = _mm256_cmp_ps(rest, _mm256_set1_ps(0.5f), _CMP_GE_OQ);
+    __m256 one = _mm256_or_ps(_mm256_and_ps(sign, v), _mm256_set1_ps(1));
+    whole = _mm256_add_ps(whole, _mm256_and_ps(up, one));
+    whole = _mm256_max_ps(_mm256_min_ps(whole, most), _mm256_sub_ps(_mm256_setzero_ps(), most));
+    return _mm256_cvttps_epi32(whole);
+}
+
+static __m256i codes_of_32(const float *x, __m256 d)
+{
+    __m256i a = codes_of_8(x, d), b = codes_of_8(x + 8, d);
+    __m256i c = codes_of_8(x + 16, d), e = codes_of_8(x + 24, d);
+    __m256i ab = _mm256_packs_epi32(a, b), ce = _mm256_packs_epi32(c, e);
+    __m256i mixed =
+        _mm256_packs_epi16(ab, ce); /* packing works within halves: put fours in order */
+    return _mm256_permutevar8x32_epi32(mixed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
+
+/* The sums of the two halves of 32 codes. */
+static void sums_of_16(__m256i codes, int sums[2])
+{
+    __m256i shifted = _mm256_xor_si256(codes, _mm256_set1_epi8(-128)); /* code + 128 */
+    __m256i eights = _mm256_sad_epu8(shifted, _mm256_setzero_si256());
+    for (int i = 0; i < 2; i++)
+        sums[i] = -16 * 128;
+    sums[0] += _mm256_extract_epi16(eights, 0) + _mm256_extract_epi16(eights, 4);
+    sums[1] += _mm256_extract_epi16(eights, 8) + _mm256_extract_epi16(eights, 12);
+}
+
+/* n codes (a multiple of 32) and their sums of 16; returns the scale. */
+static float encode_block(const float *x, int n, int8_t *q, int *sums)
+{
+    float d = block_scale(x, n);
+    for (int i = 0; i < n; i += 32) {
+        __m256i codes = d > 0 ? codes_of_32(x + i, _mm256_set1_ps(d)) : _mm256_setzero_si256();
+        _mm256_storeu_si256((__m256i *)(q + i), codes);
+        sums_of_16(codes, sums + i / 16);
+    }
+    return d;
+}
+
+static void act_encode(fr_act_type type, const float *x, int64_t cols, void *dst)
+{
+    int sums[16];
+    if (type == FR_ACT_F32)
+        memcpy(dst, x, (size_t)cols * sizeof(float));
+    if (type == FR_ACT_Q8_32) {
+        fr_act_q8_32 *a = dst;
+        for (int64_t i = 0; i < cols; i += 32, a++) {
+            a->d = encode_block(x + i, 32, a->q, sums);
+            a->s = a->d * (float)(sums[0] + sums[1]);
+        }
+    }
+    if (type == FR_ACT_Q8_256) {
+        fr_act_q8_256 *a = dst;
+        for (int64_t i = 0; i < cols; i += 256, a++) {
+            a->d = encode_block(x + i, 256, a->q, sums);
+            for (int s = 0; s < 16; s++)
+                a->sums[s] = (int16_t)sums[s];
+        }
+    }
+}
+
+/* ---- SwiGLU
+ * ------------------------------------------------------------------------------------------------
+ */
+
+/* exp(v) for v <= 88.3, infinity above, 2^-126 below its logarithm; within 2 units in the last
+ * place. v = n ln 2 + r with |r| <= ln 2 / 2, then the power series of exp(r) up to r^7 / 7!. */
+static __m256 exp_ps(__m256 v)
+{
+    const __m256 top = _mm256_set1_ps(88.3f);
+    __m256 big = _mm256_cmp_ps(v, top, _CMP_GT_OQ);
+    v = _mm256_max_ps(_mm256_set1_ps(-87.3f), _mm256_min_ps(top, v)); /* this order keeps NaN */
+    __m256 n = _mm256_round_ps(_mm256_mul_ps(v, _mm256_set1_ps(1.44269504f)),
+                               _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0x1.62e4p-1f), v); /* ln 2 in two parts */
+    r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0x1.7f7d1cp-20f), r);
+    static const float inverse_factorial[] = {1.0f / 5040, 1.0f / 720, 1.0f / 120, 1.0f / 24,
+                                              1.0f / 6,    1.0f / 2,   1.0f,       1.0f};
+    __m256 p = _mm256_set1_ps(inverse_factorial[0]);
+    for (int i = 1; i < 8; i++)
+        p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(inverse_factorial[i]));
+    __m256i power =
+        _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
+    p = _mm256_mul_ps(p, _mm256_castsi256_ps(power));
+    return _mm256_blendv_ps(p, _mm256_set1_ps(INFINITY), big);
+}
+
+static void silu_mul_8(float *gate, const float *up)
+{
+    __m256 g = _mm256_loadu_ps(gate);
+    __m256 e = exp_ps(_mm256_sub_ps(_mm256_setzero_ps(), g));
+    __m256 silu = _mm256_div_ps(g, _mm256_add_ps(_mm256_set1_ps(1), e));
+    _mm256_storeu_ps(gate, _mm256_mul_ps(silu, _mm256_loadu_ps(up)));
+}
+
+/* The rest goes through the same instructions: a value must not depend on where the array was cut.
+ */
+static void silu_mul(float *gate, const float *up, int64_t n)
+{
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        silu_mul_8(gate + i, up + i);
+    if (i == n)
+        return;
+    size_t rest = (size_t)(n - i) * sizeof(float);
+    float g[8] = {0}, u[8] = {0};
+    memcpy(g, gate + i, rest);
+    memcpy(u, up + i, rest);
+    silu_mul_8(g, u);
+    memcpy(gate + i, g, rest);
+}
+
+void cpu_avx2_fill_act(cpu_table *t)
+{
+    t->act_encode = act_encode;
+    t->silu_mul = silu_mul;
+}

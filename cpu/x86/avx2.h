@@ -1,0 +1,94 @@
+/* What the AVX2 files share. Only included by files whose name ends in _avx2.c. */
+#ifndef FR_CPU_X86_AVX2_H
+#define FR_CPU_X86_AVX2_H
+
+#include <immintrin.h>
+#include <string.h>
+
+#include "cpu/kernels.h"
+
+void cpu_avx2_fill_float(cpu_table *t);
+void cpu_avx2_fill_q32(cpu_table *t);
+void cpu_avx2_fill_q256(cpu_table *t);
+void cpu_avx2_fill_any(cpu_table *t);
+void cpu_avx2_fill_act(cpu_table *t);
+
+#define CPU_INLINE static inline __attribute__((always_inline))
+
+/* Some rows (from w on) times some tokens. A tile kernel takes it with constant nr rows and nc
+ * tokens: y[t][r], t < nc, r < nr. */
+typedef struct {
+    const uint8_t *w;
+    size_t row_bytes;
+    int64_t cols;
+    const void *const *x;
+    float *const *y;
+    int64_t y_at;
+} avx2_tile;
+
+/* The sum of the lanes, in one order for all kernels. */
+CPU_INLINE float avx2_sum(__m256 v)
+{
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+
+CPU_INLINE float avx2_half(const void *p)
+{
+    uint16_t h;
+    memcpy(&h, p, sizeof h);
+    return _cvtsh_ss(h);
+}
+
+CPU_INLINE __m256i avx2_load(const void *p)
+{
+    return _mm256_loadu_si256((const __m256i *)p);
+}
+
+CPU_INLINE __m128i avx2_load_half(const void *p)
+{
+    return _mm_loadu_si128((const __m128i *)p);
+}
+
+/* Two halves of a register, low first. */
+CPU_INLINE __m256i avx2_pair(__m128i low, __m128i high)
+{
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1);
+}
+
+/* A cpu_dot_fn from a tile kernel: four rows at a time, and of the tokens four, two, then one.
+ * ROWS4 is how many rows a tile of four tokens takes (4, 2 or 1: as many as the registers hold).
+ * The kernel must accumulate an element in the same order for every nr and nc. */
+#define AVX2_TILED(NAME, TILE, TYPE, ROWS4)                                                        \
+    static void NAME(const cpu_dot_args *a)                                                        \
+    {                                                                                              \
+        avx2_tile j = {.row_bytes = fr_row_bytes(TYPE, FR_LAYOUT_PLAIN, a->cols),                  \
+                       .cols = a->cols};                                                           \
+        for (int64_t r = a->row_from, n; r < a->row_to; r += n) {                                  \
+            const uint8_t *w = (const uint8_t *)a->base + (size_t)r * j.row_bytes;                 \
+            n = a->row_to - r >= 4 ? 4 : 1;                                                        \
+            for (int t = 0, m; t < a->n_tokens; t += m) {                                          \
+                m = a->n_tokens - t >= 4 ? 4 : a->n_tokens - t >= 2 ? 2 : 1;                       \
+                j.w = w, j.x = a->x + t, j.y = a->y + t, j.y_at = r - a->row_from;                 \
+                if (n == 4 && m == 4) {                                                            \
+                    for (int i = 0; i < 4; i += ROWS4) {                                           \
+                        TILE(&j, ROWS4, 4);                                                        \
+                        j.w += ROWS4 * j.row_bytes, j.y_at += ROWS4;                               \
+                    }                                                                              \
+                } else if (n == 4 && m == 2) {                                                     \
+                    TILE(&j, 4, 2);                                                                \
+                } else if (n == 4) {                                                               \
+                    TILE(&j, 4, 1);                                                                \
+                } else if (m == 4) {                                                               \
+                    TILE(&j, 1, 4);                                                                \
+                } else if (m == 2) {                                                               \
+                    TILE(&j, 1, 2);                                                                \
+                } else {                                                                           \
+                    TILE(&j, 1, 1);                                                                \
+                }                                                                                  \
+            }                                                                                      \
+        }                                                                                          \
+    }
+
+#endif
