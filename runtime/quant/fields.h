@@ -117,4 +117,49 @@ static inline FR_HD int fr_val_sign(int32_t m, unsigned n)
     return 1 - 2 * (m >> n & 1);
 }
 
+static inline FR_HD int fr_val_abs(int v)
+{
+    return v < 0 ? -v : v;
+}
+
+/* 7 sign bits and an eighth that makes their number even. */
+static inline FR_HD int32_t fr_val_par7(int32_t m)
+{
+    int32_t p = m ^ m >> 4;
+    p ^= p >> 2;
+    p ^= p >> 1;
+    return m | (p & 1) << 7;
+}
+
+/* 2^n, n = -128..127; the two least are subnormal. */
+static inline FR_HD float fr_val_pow2(int n)
+{
+    return fr_f32_from_bits(n > -127 ? (uint32_t)(n + 127) << 23 : 0x400000u >> (-127 - n));
+}
+
+/* iq6_k's values. */
+static inline FR_HD float fr_val_poly6(int32_t q)
+{
+    float x = (float)q;
+    return fmaf(x, fmaf(x, fmaf(x, 0.0011972f, -0.11218f), 6.2568f), -127.f);
+}
+
+/* iq4_kss: four nibbles of a word. */
+static inline FR_HD int32_t fr_val_gray16(int32_t v)
+{
+    v &= 0xFFFE;
+    return v ^ v >> 1;
+}
+
+/* Trellis types: number n of the generator that starts at x, -126..126: the sum of the low 6 bits
+ * of the bytes of x times the n + 1-th power of a constant. */
+static inline FR_HD int fr_val_kt(int32_t x, unsigned n)
+{
+    uint32_t v = (uint32_t)x;
+    for (unsigned i = 0; i <= n; i++)
+        v *= 0xCBAC1FEDu;
+    v &= 0x3F3F3F3Fu;
+    return (int)((v & 255) + (v >> 8 & 255) + (v >> 16 & 255) + (v >> 24)) - 126;
+}
+
 #endif

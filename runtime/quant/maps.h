@@ -1,5 +1,5 @@
-/* Arrangements of bits that several formats share, as places (fields.h). `at` is the first byte, `shift`
- * the place of these bits in the entry. P is handed through. */
+/* Arrangements of bits that several formats share, as places (fields.h). `at` is the first byte,
+ * `shift` the place of these bits in the entry. P is handed through. */
 #ifndef FR_QUANT_MAPS_H
 #define FR_QUANT_MAPS_H
 
@@ -17,12 +17,14 @@
 /* One bit of each of 256 weights in 32 bytes: bit n of a byte is for sub-block n. */
 #define FR_BITS_256(P, q, at, shift) P(q, (at) + e % 32, b, 1, shift)
 
-/* Nibbles of the scales, in order; two further bits of each, in order. */
-#define FR_SCALE_NIBBLES(P, sc, at) P(sc, (at) + s / 2, 4 * (s % 2), 4, 0)
-#define FR_SCALE_HIGH_2(P, sc, at) P(sc, (at) + s / 4, 2 * (s % 4), 2, 4)
+/* Nibbles of the scales, in order, or s and s + 4 together; two further bits of each, in order. */
+#define FR_SCALE_NIBBLES(P, sc, at)   P(sc, (at) + s / 2, 4 * (s % 2), 4, 0)
+#define FR_SCALE_NIBBLES_4(P, sc, at) P(sc, (at) + s % 4, 4 * (s / 4), 4, 0)
+#define FR_SCALE_HIGH_2(P, sc, at)    P(sc, (at) + s / 4, 2 * (s % 4), 2, 4)
 
-/* 8 scales and 8 minima of 6 bits in 12 bytes S: below sub-block 4 they are the low six bits of S[s] and
- * S[s+4]; from 4 on the low and high nibble of S[s+4] with the top two bits of S[s-4] and S[s]. */
+/* 8 scales and 8 minima of 6 bits in 12 bytes S: below sub-block 4 they are the low six bits of
+ * S[s] and S[s+4]; from 4 on the low and high nibble of S[s+4] with the top two bits of S[s-4] and
+ * S[s]. */
 #define FR_SCALES_6X8(P, sc, mn, at)                                                               \
     P(sc, (at) + s + 4 * (s / 4), 0, 4, 0)                                                         \
     P(sc, (at) + s % 4, 4 + 2 * (s / 4), 2, 4)                                                     \
@@ -36,27 +38,28 @@
 
 /* ---- interleaved, 4 rows --------------------------------------------------------------------- */
 
-/* Nibbles, 64 bytes per 32 weights of 4 rows: byte 16*l + 4*k + i has weight o + i low and o + 8 + i high,
- * with o = 0, 16, 4, 20 for l = 0..3. */
+/* Nibbles, 64 bytes per 32 weights of 4 rows: byte 16*l + 4*k + i has weight o + i low and o + 8 +
+ * i high, with o = 0, 16, 4, 20 for l = 0..3. */
 #define FR_N4(P, q, at, shift)                                                                     \
     P(q, (at) + 64 * b + 32 * (j % 2) + 16 * h + 4 * k + i, 4 * (j / 2), 4, shift)
 
-/* Two-bit codes, 32 bytes per 32 weights of 4 rows: byte 16*h + 4*k + i has weights 16*h + i + 0, 4, 8, 12
- * from bit 0 up. */
+/* Two-bit codes, 32 bytes per 32 weights of 4 rows: byte 16*h + 4*k + i has weights 16*h + i + 0,
+ * 4, 8, 12 from bit 0 up. */
 #define FR_T4(P, q, at, shift) P(q, (at) + 32 * b + 16 * h + 4 * k + i, 2 * j, 2, shift)
 
-/* Single bits, 16 bytes per 32 weights of 4 rows; `bit` says which of the 8 bits of byte 4*k + i. */
+/* Single bits, 16 bytes per 32 weights of 4 rows; `bit` says which of the 8 bits of byte 4*k + i.
+ */
 #define FR_B4(P, q, at, bit, shift) P(q, (at) + 16 * b + 4 * k + i, bit, 1, shift)
 
-/* Scale number m = R*s + k, all rows of sub-block 0 first. Nibbles: m and m + 32 share a byte. Two-bit
- * codes: m, m + 16, m + 32, m + 48 share one. */
-#define FR_SPLIT_NIBBLES(P, sc, at, R)                                                             \
-    P(sc, (at) + (R * s + k) % 32, 4 * ((R * s + k) / 32), 4, 0)
-#define FR_SPLIT_HIGH_2(P, sc, at, R)                                                              \
-    P(sc, (at) + (R * s + k) % 16, 2 * ((R * s + k) / 16), 2, 4)
+/* Scale number m = R*s + k, all rows of sub-block 0 first. Nibbles: m and m + 32 share a byte.
+ * Two-bit codes: m, m + 16, m + 32, m + 48 share one. */
+#define FR_SPLIT_NIBBLES(P, sc, at, R) P(sc, (at) + (R * s + k) % 32, 4 * ((R * s + k) / 32), 4, 0)
+#define FR_SPLIT_NIBBLES_8(P, sc, at)  /* 8 sub-blocks, 4 rows: m and m + 16 */                    \
+    P(sc, (at) + (4 * s + k) % 16, 4 * ((4 * s + k) / 16), 4, 0)
+#define FR_SPLIT_HIGH_2(P, sc, at, R) P(sc, (at) + (R * s + k) % 16, 2 * ((R * s + k) / 16), 2, 4)
 
-/* 6-bit scales and minima of 8 sub-blocks: nibbles (scale low, minimum high) in 32 bytes at + 16, two
- * further bits of each in 16 bytes at `at`. */
+/* 6-bit scales and minima of 8 sub-blocks: nibbles (scale low, minimum high) in 32 bytes at + 16,
+ * two further bits of each in 16 bytes at `at`. */
 #define FR_SCALES_6X8_R4(P, sc, mn, at)                                                            \
     P(sc, (at) + 16 + 4 * s + k, 0, 4, 0)                                                          \
     P(sc, (at) + (4 * s + k) % 16, 4 * ((4 * s + k) / 16), 2, 4)                                   \

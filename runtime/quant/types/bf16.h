@@ -6,12 +6,12 @@
 
 #include "quant/fields.h"
 
-#define FR_T bf16
-#define FR_T_WEIGHTS 32
-#define FR_T_FIELDS(F) F(v, 32, uint16_t)
-#define FR_T_PLAIN(P, M, X) P(v, 2 * e, 0, 16, 0)
+#define FR_T                      bf16
+#define FR_T_WEIGHTS              32
+#define FR_T_FIELDS(F)            F(v, 32, uint16_t)
+#define FR_T_PLAIN(P, M, X)       P(v, 2 * e, 0, 16, 0)
 #define FR_T_INTERLEAVED(P, M, X) P(v, 64 * (e / 2) + 4 * k + 2 * (e % 2), 0, 16, 0)
-#define FR_T_VALUE(F) fr_val_bf16(F(v, e))
+#define FR_T_VALUE(F)             fr_val_bf16(F(v, e))
 #include "quant/type_code.inc"
 
 #endif

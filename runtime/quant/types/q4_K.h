@@ -1,8 +1,8 @@
 /* q4_K: 256 weights in 144 bytes, w = d * sc * q - m * mn per 32 weights.
  *
- *   plain       0 d (f16) | 2 m (f16) | 4..15 sc, mn of 6 bits | 16 nibbles: 32 bytes per 64 weights
- *   q4_k_r4     4 rows, 576 bytes: 0 d of the rows | 8 m | 16 high bits of sc, mn | 32 their nibbles
- *               (sc low, mn high) | 64 nibbles, N4
+ *   plain       0 d (f16) | 2 m (f16) | 4..15 sc, mn of 6 bits | 16 nibbles: 32 bytes per 64
+ * weights q4_k_r4     4 rows, 576 bytes: 0 d of the rows | 8 m | 16 high bits of sc, mn | 32 their
+ * nibbles (sc low, mn high) | 64 nibbles, N4
  */
 #ifndef FR_QUANT_TYPES_Q4_K_H
 #define FR_QUANT_TYPES_Q4_K_H
@@ -24,7 +24,7 @@ typedef struct {
 } fr_block_q4_K_r4;
 FR_BLOCK_SIZE(fr_block_q4_K_r4, 576);
 
-#define FR_T q4_K
+#define FR_T         q4_K
 #define FR_T_WEIGHTS 256
 #define FR_T_FIELDS(F)                                                                             \
     F(d, 1, uint16_t) F(m, 1, uint16_t) F(sc, 8, uint8_t) F(mn, 8, uint8_t) F(q, 256, uint8_t)

@@ -1,9 +1,8 @@
 /* q6_K: 256 weights in 210 bytes, w = d * sc * (q - 32), sc signed, per 16 weights.
  *
- *   plain       0 nibbles: 64 bytes per 128 weights | 128 two high bits: 32 bytes per 128 weights | 192 sc
- *               (int8) | 208 d (f16)
- *   q6_k_r4     4 rows, 840 bytes: 0 d of the rows | 8 sc | 72 two high bits, from bit 0: weights 16h + i + 0,
- *               8, 4, 12 | 328 nibbles, N4
+ *   plain       0 nibbles: 64 bytes per 128 weights | 128 two high bits: 32 bytes per 128 weights |
+ * 192 sc (int8) | 208 d (f16) q6_k_r4     4 rows, 840 bytes: 0 d of the rows | 8 sc | 72 two high
+ * bits, from bit 0: weights 16h + i + 0, 8, 4, 12 | 328 nibbles, N4
  */
 #ifndef FR_QUANT_TYPES_Q6_K_H
 #define FR_QUANT_TYPES_Q6_K_H
@@ -25,8 +24,8 @@ typedef struct {
 } fr_block_q6_K_r4;
 FR_BLOCK_SIZE(fr_block_q6_K_r4, 840);
 
-#define FR_T q6_K
-#define FR_T_WEIGHTS 256
+#define FR_T           q6_K
+#define FR_T_WEIGHTS   256
 #define FR_T_FIELDS(F) F(d, 1, uint16_t) F(sc, 16, uint8_t) F(q, 256, uint8_t)
 #define FR_T_PLAIN(P, M, X)                                                                        \
     P(q, 64 * (e / 128) + e % 64, 4 * (e / 64 % 2), 4, 0)                                          \

@@ -20,9 +20,9 @@ typedef struct {
 } fr_block_q8_0_r8;
 FR_BLOCK_SIZE(fr_block_q8_0_r8, 272);
 
-#define FR_T q8_0
-#define FR_T_WEIGHTS 32
-#define FR_T_FIELDS(F) F(d, 1, uint16_t) F(q, 32, uint8_t)
+#define FR_T                q8_0
+#define FR_T_WEIGHTS        32
+#define FR_T_FIELDS(F)      F(d, 1, uint16_t) F(q, 32, uint8_t)
 #define FR_T_PLAIN(P, M, X) P(d, 0, 0, 16, 0) P(q, 2 + e, 0, 8, 0)
 #define FR_T_INTERLEAVED(P, M, X)                                                                  \
     P(d, 2 * k, 0, 16, 0) P(q, 16 + 32 * (e / 4) + 4 * k + e % 4, 0, 8, 0)

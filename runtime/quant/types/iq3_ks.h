@@ -1,0 +1,39 @@
+/* iq3_ks: 256 weights in 102 bytes and a scale per row, w = d * (sc - 16) * V3[q, x] per 32
+ * weights; x picks the half of the table.
+ *
+ *   plain       row header d (f16) | 0 a 16-bit word: 8 fifth bits of sc, 8 x (iq2_ks has them the
+ * other way round) | 2 nibbles of sc: s, s + 4 | 6 two-bit codes: 32 bytes per 128 weights | 70
+ * third bits: bit n of a byte is for sub-block n iq3_ks_r4   (ferry's own) 4 rows, row headers d,
+ * 408 bytes: 0 the words of the rows | 8 nibbles of sc, number 4s + k in byte n % 16 | 24 third
+ * bits, bit 4h + j | 152 codes, T4
+ */
+#ifndef FR_QUANT_TYPES_IQ3_KS_H
+#define FR_QUANT_TYPES_IQ3_KS_H
+
+#include "quant/fields.h"
+#include "quant/maps.h"
+#include "quant/tables.h"
+
+#define FR_T           iq3_ks
+#define FR_T_WEIGHTS   256
+#define FR_T_FIELDS(F) F(d, 1, uint16_t) F(x, 8, uint8_t) F(sc, 8, uint8_t) F(q, 256, uint8_t)
+#define FR_T_PLAIN(P, M, X)                                                                        \
+    M(d, 0, 0, 16, 0)                                                                              \
+    FR_SCALE_NIBBLES_4(P, sc, 2)                                                                   \
+    P(sc, 0, s, 1, 4)                                                                              \
+    P(x, 0, 8 + s, 1, 0)                                                                           \
+    FR_PAIRS_128(P, q, 6, 0)                                                                       \
+    FR_BITS_256(P, q, 70, 2)
+#define FR_T_INTERLEAVED(P, M, X)                                                                  \
+    M(d, 2 * k, 0, 16, 0)                                                                          \
+    FR_SPLIT_NIBBLES_8(P, sc, 8)                                                                   \
+    P(sc, 2 * k, s, 1, 4)                                                                          \
+    P(x, 2 * k, 8 + s, 1, 0)                                                                       \
+    FR_B4(P, q, 24, 4 * h + j, 2)                                                                  \
+    FR_T4(P, q, 152, 0)
+#define FR_T_VALUE(F)                                                                              \
+    fr_val_f16(F(d, 0)) * (F(sc, e / 32) - 16) *                                                   \
+        FR_TABLE_AT(fr_iq3nl_values)[F(q, e) + 8 * F(x, e / 32)]
+#include "quant/type_code.inc"
+
+#endif

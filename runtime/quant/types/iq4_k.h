@@ -1,0 +1,35 @@
+/* iq4_k: 256 weights in 144 bytes, w = d * (sc - 32) * V4[q, x] per 16 weights; x picks the half of
+ * the table.
+ *
+ *   plain       0 d (f16) | 2 x bits | 4 two high bits of sc | 8 nibbles of sc | 16 nibbles: 16
+ * bytes per 32 weights iq4_k_r4    4 rows, 576 bytes: 0 d of the rows | 8 x | 16 high bits of sc,
+ * split | 32 nibbles of sc, split | 64 nibbles, N4
+ */
+#ifndef FR_QUANT_TYPES_IQ4_K_H
+#define FR_QUANT_TYPES_IQ4_K_H
+
+#include "quant/fields.h"
+#include "quant/maps.h"
+#include "quant/tables.h"
+
+#define FR_T           iq4_k
+#define FR_T_WEIGHTS   256
+#define FR_T_FIELDS(F) F(d, 1, uint16_t) F(x, 16, uint8_t) F(sc, 16, uint8_t) F(q, 256, uint8_t)
+#define FR_T_PLAIN(P, M, X)                                                                        \
+    P(d, 0, 0, 16, 0)                                                                              \
+    P(x, 2, s, 1, 0)                                                                               \
+    FR_SCALE_NIBBLES(P, sc, 8)                                                                     \
+    FR_SCALE_HIGH_2(P, sc, 4)                                                                      \
+    FR_NIBBLES_32(P, q, 16, 0)
+#define FR_T_INTERLEAVED(P, M, X)                                                                  \
+    P(d, 2 * k, 0, 16, 0)                                                                          \
+    P(x, 8 + 4 * (s % 2) + k, s / 2, 1, 0)                                                         \
+    FR_SPLIT_NIBBLES(P, sc, 32, 4)                                                                 \
+    FR_SPLIT_HIGH_2(P, sc, 16, 4)                                                                  \
+    FR_N4(P, q, 64, 0)
+#define FR_T_VALUE(F)                                                                              \
+    fr_val_f16(F(d, 0)) * (F(sc, e / 16) - 32) *                                                   \
+        FR_TABLE_AT(fr_iq4k_values)[F(q, e) + 16 * F(x, e / 16)]
+#include "quant/type_code.inc"
+
+#endif
