@@ -186,26 +186,64 @@ static float group_score(const float *choice, int64_t n, bool best_two)
     return best_two && n > 1 ? first + second : first;
 }
 
-/* Experts of all but the best groups get -infinity. A group is out when n_groups_used others beat it. */
-static void drop_groups(const fr_cpu_router_args *a, float *choice)
+/* Bars the experts of all but the best groups. */
+static void bar_groups(const fr_cpu_router_args *a, const float *choice, float *barred)
 {
     int64_t per = a->n_expert / a->n_groups;
     for (int64_t g = 0; g < a->n_groups; g++) {
         float mine = group_score(choice + g * per, per, a->bias != NULL);
-        int64_t better = 0;
+        int64_t n_better = 0;
         for (int64_t o = 0; o < a->n_groups; o++) {
             float other = group_score(choice + o * per, per, a->bias != NULL);
-            better += other > mine || (other == mine && o < g);
+            n_better += other > mine || (other == mine && o < g);
         }
-        a->ids[g] = better >= a->n_groups_used; /* scratch use: at most n_used groups matter, see caller */
+        for (int64_t i = 0; i < per; i++)
+            barred[g * per + i] = n_better >= a->n_groups_used;
     }
 }
 
-static int64_t best_of(const float *choice, int64_t n)
+/* The best that is not barred; some expert always is left. A NaN never wins against a number. */
+static int64_t elect(const float *choice, const float *barred, int64_t n)
 {
-    int64_t best = 0;
-    for (int64_t i = 1; i < n; i++)
-        if (choice[i] > choice[best])
+    int64_t best = -1;
+    for (int64_t i = 0; i < n; i++)
+        if (!barred[i] && (best < 0 || choice[i] > choice[best] || isnan(choice[best])))
             best = i;
     return best;
+}
+
+static void router_row(const void *arg, int64_t t)
+{
+    const fr_cpu_router_args *a = arg;
+    int64_t n = a->n_expert;
+    float *score = a->scores + t * n;
+    float *choice = a->scratch + t * 2 * n, *barred = choice + n;
+    int32_t *ids = a->ids + t * a->n_used;
+    float *weights = a->weights + t * a->n_used;
+
+    if (score != a->logits + t * n)
+        memcpy(score, a->logits + t * n, (size_t)n * sizeof *score);
+    (a->sigmoid ? sigmoid : softmax)(score, n);
+    for (int64_t i = 0; i < n; i++) {
+        choice[i] = score[i] + (a->bias ? a->bias[i] : 0.0f);
+        barred[i] = 0.0f;
+    }
+    if (a->n_groups > 1)
+        bar_groups(a, choice, barred);
+    double sum = 0;
+    for (int64_t k = 0; k < a->n_used; k++) {
+        int64_t best = elect(choice, barred, n);
+        barred[best] = 1.0f;
+        ids[k] = (int32_t)best;
+        weights[k] = score[best];
+        sum += (double)score[best];
+    }
+    double factor = (double)a->scale / (a->norm ? sum + 1e-20 : 1.0);
+    for (int64_t k = 0; k < a->n_used; k++)
+        weights[k] = (float)((double)weights[k] * factor);
+}
+
+void fr_cpu_router(fr_cpu *cpu, const fr_cpu_router_args *args)
+{
+    for_rows(cpu, args->n_tokens, args->n_expert * args->n_used, router_row, args);
 }

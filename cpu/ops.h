@@ -33,11 +33,12 @@ typedef struct {
     int64_t n_tokens, n_expert, n_used, n_groups, n_groups_used;
     bool sigmoid, norm;
     float scale;
-    const float *logits; /* n_tokens x n_expert, overwritten with the scores */
+    const float *logits; /* n_tokens x n_expert */
+    float *scores;       /* n_tokens x n_expert, written; may be logits */
     const float *bias;   /* n_expert, or NULL */
     int32_t *ids;        /* n_tokens x n_used */
     float *weights;      /* n_tokens x n_used */
-    float *scratch;      /* n_tokens x n_expert */
+    float *scratch;      /* n_tokens x 2 n_expert */
 } fr_cpu_router_args;
 void fr_cpu_router(fr_cpu *cpu, const fr_cpu_router_args *args);
 
@@ -64,6 +65,9 @@ typedef struct {
     float *scratch;
 } fr_cpu_kv_store_args;
 void fr_cpu_kv_store(fr_cpu *cpu, const fr_cpu_kv_store_args *args);
+
+/* Reads n positions from `from` on of a cache with one row a position: out[i * stored ..]. */
+void fr_cpu_kv_load(fr_cpu *cpu, const fr_cpu_kv *kv, int64_t from, int64_t n, float *out);
 
 /* Causal attention, token t at position pos0 + t seeing positions 0 .. pos0 + t:
  *     o[t][h] = sum_p softmax_p(scale * (q1[t][h] . k1[p] + q2[t][h] . k2[p])) v[p]

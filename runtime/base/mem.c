@@ -3,6 +3,11 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+
+/* Blocks of at least this size come from mmap: zero pages that cost nothing until they are touched (a KV
+ * cache for the whole context of a model is mostly never filled). */
+enum { MAP_BYTES = 4 << 20 };
 
 /* Stands before every block; its size keeps the block aligned. */
 typedef struct {
@@ -48,20 +53,34 @@ void fr_mem_fail_at(uint64_t n, int sticky)
     atomic_store(&fail_countdown, (int_fast64_t)n);
 }
 
+static header *get_pages(size_t whole, int clear)
+{
+    if (whole >= MAP_BYTES) {
+        void *p = mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        return p == MAP_FAILED ? NULL : p;
+    }
+    header *h = aligned_alloc(FR_MEM_ALIGN, whole);
+    if (h && clear)
+        memset(h, 0, whole);
+    return h;
+}
+
+static size_t whole_bytes(size_t bytes)
+{
+    return (sizeof(header) + bytes + FR_MEM_ALIGN - 1) / FR_MEM_ALIGN * FR_MEM_ALIGN;
+}
+
 static void *new_block(fr_mem_tag tag, size_t bytes, int clear)
 {
     if (bytes == 0)
         bytes = 1;
     if (bytes > PTRDIFF_MAX - 2 * FR_MEM_ALIGN || injected_failure())
         return NULL;
-    size_t whole = (sizeof(header) + bytes + FR_MEM_ALIGN - 1) / FR_MEM_ALIGN * FR_MEM_ALIGN;
-    header *h = aligned_alloc(FR_MEM_ALIGN, whole);
+    header *h = get_pages(whole_bytes(bytes), clear);
     if (!h)
         return NULL;
     h->bytes = bytes;
     h->tag = tag;
-    if (clear)
-        memset(h + 1, 0, bytes);
     fr_mem_account(tag, (ptrdiff_t)bytes);
     atomic_fetch_add(&counters[tag].n_allocs, 1);
     atomic_fetch_add(&total.n_allocs, 1);
@@ -79,7 +98,11 @@ void fr_mem_free(void *p)
         return;
     header *h = (header *)p - 1;
     fr_mem_account(h->tag, -(ptrdiff_t)h->bytes);
-    free(h);
+    size_t whole = whole_bytes(h->bytes);
+    if (whole >= MAP_BYTES)
+        munmap(h, whole);
+    else
+        free(h);
 }
 
 void *fr_mem_realloc(fr_mem_tag tag, void *p, size_t bytes)

@@ -1,0 +1,223 @@
+#include "cpu/attn.h"
+
+#include <math.h>
+#include <string.h>
+
+static const attn_kernels *kernels_of(const fr_cpu *cpu)
+{
+    return fr_cpu_isa(cpu) >= FR_ISA_AVX2 ? &attn_kernels_avx2 : &attn_kernels_base;
+}
+
+/* ---- writing the cache ----------------------------------------------------------------------------------- */
+
+static void kv_store_thread(void *arg, int i_thread, int n_threads)
+{
+    const fr_cpu_kv_store_args *a = arg;
+    const fr_cpu_kv *dst = &a->dst;
+    float *row = a->scratch + (int64_t)i_thread * dst->stored;
+    int64_t from, to;
+    fr_cpu_share(a->n_tokens, 1, i_thread, n_threads, &from, &to);
+    memset(row, 0, (size_t)dst->stored * sizeof *row);
+    for (int64_t t = from; t < to; t++) {
+        uint8_t *out = dst->base + (size_t)((a->pos0 + t) * dst->per_pos) * dst->row_bytes;
+        if (a->b_width > 0)
+            memcpy(row + a->a_width, a->b + t * a->ldb, (size_t)a->b_width * sizeof *row);
+        for (int64_t h = 0; h < dst->per_pos; h++, out += dst->row_bytes) {
+            memcpy(row, a->a + t * a->lda + h * a->a_stride, (size_t)a->a_width * sizeof *row);
+            fr_encode_row(dst->type, row, dst->stored, NULL, out);
+        }
+    }
+}
+
+void fr_cpu_kv_store(fr_cpu *cpu, const fr_cpu_kv_store_args *args)
+{
+    if (args->n_tokens == 1)
+        kv_store_thread((void *)(uintptr_t)args, 0, 1);
+    else
+        fr_cpu_run(cpu, kv_store_thread, (void *)(uintptr_t)args);
+}
+
+typedef struct {
+    const attn_kernels *kernels;
+    const fr_cpu_kv *kv;
+    int64_t from, n;
+    float *out;
+} kv_load_job;
+
+static void kv_load_thread(void *arg, int i_thread, int n_threads)
+{
+    const kv_load_job *job = arg;
+    int64_t from, to;
+    fr_cpu_share(job->n, 1, i_thread, n_threads, &from, &to);
+    for (int64_t i = from; i < to; i++)
+        job->kernels->decode(job->kv->type, job->kv->base + (size_t)(job->from + i) * job->kv->row_bytes,
+                             job->kv->stored, job->out + i * job->kv->stored);
+}
+
+void fr_cpu_kv_load(fr_cpu *cpu, const fr_cpu_kv *kv, int64_t from, int64_t n, float *out)
+{
+    kv_load_job job = {kernels_of(cpu), kv, from, n, out};
+    fr_cpu_run(cpu, kv_load_thread, &job);
+}
+
+/* ---- state of one (token, head) -------------------------------------------------------------------------- */
+
+static float *state_of(const fr_cpu_attn_args *a, int64_t t, int64_t h)
+{
+    return a->state + (t * a->n_heads + h) * 2;
+}
+
+static float *out_of(const fr_cpu_attn_args *a, int64_t t, int64_t h)
+{
+    return a->o + t * a->ldo + h * a->o_stride;
+}
+
+static void start(const fr_cpu_attn_args *a, int64_t t, int64_t h)
+{
+    state_of(a, t, h)[0] = -INFINITY;
+    state_of(a, t, h)[1] = 0.0f;
+    memset(out_of(a, t, h), 0, (size_t)a->wv * sizeof(float));
+}
+
+static void finish(const fr_cpu_attn_args *a, int64_t t, int64_t h)
+{
+    float *o = out_of(a, t, h), inverse = 1.0f / state_of(a, t, h)[1];
+    for (int64_t i = 0; i < a->wv; i++)
+        o[i] *= inverse;
+}
+
+static void add_block(const attn_kernels *k, const fr_cpu_attn_args *a, int64_t t, int64_t h,
+                      const attn_block *b)
+{
+    const float *q2 = a->q2 ? a->q2 + t * a->ldq2 + h * a->q2_stride : NULL;
+    k->add_block(a->q1 + t * a->ldq1 + h * a->q1_stride, a->w1, q2, a->w2, b, a->wv, a->scale, state_of(a, t, h),
+                 out_of(a, t, h));
+}
+
+/* ---- from the cache --------------------------------------------------------------------------------------- */
+
+typedef struct {
+    const attn_kernels *kernels;
+    const fr_cpu_attn_args *args;
+    const fr_cpu_kv *k, *v;
+    float *scratch; /* of all threads */
+    size_t scratch_floats;
+} cached_job;
+
+static size_t block_floats(const fr_cpu_kv *kv)
+{
+    return kv->base ? (size_t)kv->stored * FR_ATTN_BLOCK : 0;
+}
+
+size_t fr_cpu_attn_scratch_bytes(const fr_cpu *cpu, const fr_cpu_kv *k, const fr_cpu_kv *v)
+{
+    return (block_floats(k) + block_floats(v)) * sizeof(float) * (size_t)fr_cpu_n_threads(cpu);
+}
+
+/* n positions from p on, for head h, as floats: in place when the cache holds floats, else in `tmp`. */
+static const float *load_rows(const attn_kernels *kernels, const fr_cpu_kv *kv, int64_t p, int64_t n, int64_t h,
+                              float *tmp, int64_t *ld)
+{
+    size_t step = kv->row_bytes * (size_t)kv->per_pos;
+    const uint8_t *row = kv->base + (size_t)p * step + (kv->per_pos > 1 ? (size_t)h * kv->row_bytes : 0);
+    if (kv->type == FR_TYPE_F32) {
+        *ld = kv->stored * kv->per_pos;
+        return (const float *)(const void *)row;
+    }
+    for (int64_t i = 0; i < n; i++, row += step)
+        kernels->decode(kv->type, row, kv->stored, tmp + i * kv->stored);
+    *ld = kv->stored;
+    return tmp;
+}
+
+/* All blocks of one token for heads [h0, h1), which share the rows when the cache has one a position. */
+static void attend_heads(const cached_job *job, int64_t t, int64_t h0, int64_t h1, float *scratch)
+{
+    const fr_cpu_attn_args *a = job->args;
+    int64_t n_pos = a->pos0 + t + 1;
+    float *k_tmp = scratch, *v_tmp = scratch + block_floats(job->k);
+    for (int64_t h = h0; h < h1; h++)
+        start(a, t, h);
+    for (int64_t p = 0; p < n_pos; p += FR_ATTN_BLOCK) {
+        attn_block b = {.n = n_pos - p < FR_ATTN_BLOCK ? n_pos - p : FR_ATTN_BLOCK};
+        for (int64_t h = h0; h < h1; h++) {
+            if (h == h0 || job->k->per_pos > 1) {
+                b.k1 = load_rows(job->kernels, job->k, p, b.n, h, k_tmp, &b.ldk1);
+                b.k2 = b.k1 + a->w1;
+                b.ldk2 = b.ldk1;
+                b.v = b.k1;
+                b.ldv = b.ldk1;
+                if (job->v->base)
+                    b.v = load_rows(job->kernels, job->v, p, b.n, h, v_tmp, &b.ldv);
+            }
+            add_block(job->kernels, a, t, h, &b);
+        }
+    }
+    for (int64_t h = h0; h < h1; h++)
+        finish(a, t, h);
+}
+
+/* Tokens see more positions the later they come, so threads take (token, piece of heads) in turn. */
+static void cached_thread(void *arg, int i_thread, int n_threads)
+{
+    const cached_job *job = arg;
+    int64_t heads = job->args->n_heads, pieces = heads < n_threads ? heads : n_threads;
+    float *scratch = job->scratch + (size_t)i_thread * job->scratch_floats;
+    for (int64_t i = i_thread; i < job->args->n_tokens * pieces; i += n_threads) {
+        int64_t t = i / pieces, piece = (i + t) % pieces;
+        attend_heads(job, t, heads * piece / pieces, heads * (piece + 1) / pieces, scratch);
+    }
+}
+
+void fr_cpu_attn_cached(fr_cpu *cpu, const fr_cpu_attn_args *args, const fr_cpu_kv *k, const fr_cpu_kv *v,
+                        void *scratch)
+{
+    cached_job job = {kernels_of(cpu), args, k, v, scratch, block_floats(k) + block_floats(v)};
+    fr_cpu_run(cpu, cached_thread, &job);
+}
+
+/* ---- from expanded chunks --------------------------------------------------------------------------------- */
+
+typedef struct {
+    const attn_kernels *kernels;
+    const fr_cpu_attn_args *args;
+    const fr_cpu_attn_chunk *chunk;
+} expanded_job;
+
+static void attend_chunk(const expanded_job *job, int64_t t, int64_t h)
+{
+    const fr_cpu_attn_args *a = job->args;
+    const fr_cpu_attn_chunk *c = job->chunk;
+    int64_t end = a->pos0 + t + 1 < c->to ? a->pos0 + t + 1 : c->to;
+    if (c->first)
+        start(a, t, h);
+    for (int64_t p = c->from; p < end; p += FR_ATTN_BLOCK) {
+        int64_t i = p - c->from;
+        attn_block b = {
+            .k1 = c->k1 + i * c->ldk1 + h * c->k1_stride,
+            .k2 = c->k2 + i * c->ldk2,
+            .v = c->v + i * c->ldv + h * c->v_stride,
+            .ldk1 = c->ldk1,
+            .ldk2 = c->ldk2,
+            .ldv = c->ldv,
+            .n = end - p < FR_ATTN_BLOCK ? end - p : FR_ATTN_BLOCK,
+        };
+        add_block(job->kernels, a, t, h, &b);
+    }
+    if (c->last)
+        finish(a, t, h);
+}
+
+static void expanded_thread(void *arg, int i_thread, int n_threads)
+{
+    const expanded_job *job = arg;
+    int64_t heads = job->args->n_heads;
+    for (int64_t i = i_thread; i < job->args->n_tokens * heads; i += n_threads)
+        attend_chunk(job, i / heads, i % heads);
+}
+
+void fr_cpu_attn_expanded(fr_cpu *cpu, const fr_cpu_attn_args *args, const fr_cpu_attn_chunk *chunk)
+{
+    expanded_job job = {kernels_of(cpu), args, chunk};
+    fr_cpu_run(cpu, expanded_thread, &job);
+}

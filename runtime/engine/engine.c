@@ -1,0 +1,160 @@
+#include "engine/engine_internal.h"
+
+#include "base/log.h"
+
+fr_engine_config fr_engine_defaults(void)
+{
+    return (fr_engine_config){
+        .n_ubatch = 512,
+        .max_isa = FR_ISA_AUTO,
+        .mla = FR_MLA_AUTO,
+        .type_k = FR_TYPE_F16,
+        .type_v = FR_TYPE_F16,
+        .mmap = true,
+    };
+}
+
+static fr_status check_config(const fr_engine_config *cfg, fr_err *err)
+{
+    if (!cfg->model_path || !cfg->model_path[0])
+        return fr_fail(err, FR_EINVAL, "model: no file named; use -m FILE");
+    if (cfg->n_ctx < 0 || cfg->n_ctx > INT32_MAX)
+        return fr_fail(err, FR_ERANGE, "context: found %lld tokens, expected 0 to %d", (long long)cfg->n_ctx,
+                       INT32_MAX);
+    if (cfg->n_ubatch < 1 || cfg->n_ubatch > 1 << 20)
+        return fr_fail(err, FR_ERANGE, "ubatch: found %lld tokens, expected 1 to %d", (long long)cfg->n_ubatch,
+                       1 << 20);
+    return FR_OK;
+}
+
+static fr_status open_pools(fr_engine *e, fr_err *err)
+{
+    fr_cpu_config cfg = {e->cfg.n_threads, e->cfg.max_isa};
+    FR_TRY(fr_cpu_open(&cfg, &e->cpu_single, err));
+    int n_single = fr_cpu_n_threads(e->cpu_single);
+    e->cpu_batch = e->cpu_single;
+    if (e->cfg.n_threads_batch > 0 && e->cfg.n_threads_batch != n_single) {
+        cfg.n_threads = e->cfg.n_threads_batch;
+        e->cpu_batch = NULL;
+        FR_TRY(fr_cpu_open(&cfg, &e->cpu_batch, err));
+    }
+    return FR_OK;
+}
+
+static fr_status load_model(fr_engine *e, fr_err *err)
+{
+    const fr_engine_config *cfg = &e->cfg;
+    FR_TRY(fr_gguf_open(cfg->model_path, cfg->mmap ? 0 : FR_GGUF_NO_MMAP, &e->gguf, err));
+    FR_TRY(fr_model_open(e->gguf, cfg->mla, &e->model, err));
+    FR_TRY(fr_vocab_open(e->gguf, &e->vocab, err));
+    if (fr_vocab_size(e->vocab) > e->model->hp.n_vocab)
+        return fr_fail(err, FR_EFORMAT, "vocabulary: found %d tokens, but token_embd.weight has %lld rows",
+                       fr_vocab_size(e->vocab), (long long)e->model->hp.n_vocab);
+    fr_str name = FR_STR("");
+    if (fr_gguf_find(e->gguf, "general.name"))
+        FR_TRY(fr_gguf_get_str(e->gguf, "general.name", &name, err));
+    e->name = fr_mem_strndup(FR_MEM_ENGINE, name.p, name.n, err);
+    if (!e->name)
+        return FR_ENOMEM;
+    fr_store_config store = {cfg->mmap, cfg->check_tensors, cfg->progress, cfg->progress_user};
+    return fr_store_open(e->model, e->cpu_batch, &store, &e->store, err);
+}
+
+static fr_status choose_context(fr_engine *e, fr_err *err)
+{
+    int64_t trained = e->model->hp.n_ctx_train;
+    if (e->cfg.n_ctx == 0)
+        e->cfg.n_ctx = trained;
+    if (e->cfg.n_ctx > trained)
+        fr_log_warn("context: %lld tokens, but the model was trained for %lld; far texts may suffer",
+                    (long long)e->cfg.n_ctx, (long long)trained);
+    if (e->cfg.n_ubatch > e->cfg.n_ctx)
+        e->cfg.n_ubatch = e->cfg.n_ctx;
+    if (e->cfg.expand_bytes == 0)
+        e->cfg.expand_bytes = 256u << 20;
+    if (e->cfg.mla != FR_MLA_PLAIN && e->cfg.type_v != e->cfg.type_k)
+        fr_log_info("KV cache: V is a view of the latent K rows (-mla %d); -ctv has no effect", (int)e->cfg.mla);
+    return fr_kv_layout_make(e->model, e->cfg.type_k, e->cfg.type_v, &e->kv, err);
+}
+
+static fr_status open_exec(fr_engine *e, fr_err *err)
+{
+    fr_exec_config cfg = {
+        .n_ctx = e->cfg.n_ctx,
+        .n_ubatch = e->cfg.n_ubatch,
+        .n_outputs = e->cfg.all_logits ? e->cfg.n_ubatch : 1,
+        .expand_bytes = e->cfg.expand_bytes,
+        .kv = e->kv,
+    };
+    return fr_exec_open(e->model, e->store, e->cpu_single, e->cpu_batch, &cfg, &e->exec, err);
+}
+
+fr_status fr_engine_open(const fr_engine_config *cfg, fr_engine **out, fr_err *err)
+{
+    *out = NULL;
+    FR_TRY(check_config(cfg, err));
+    fr_engine *e = FR_NEW(fr_engine, FR_MEM_ENGINE, 1, err);
+    if (!e)
+        return FR_ENOMEM;
+    e->cfg = *cfg;
+    fr_status st;
+    FR_TRY_OUT(st, open_pools(e, err));
+    FR_TRY_OUT(st, load_model(e, err));
+    FR_TRY_OUT(st, choose_context(e, err));
+    FR_TRY_OUT(st, open_exec(e, err));
+    e->cfg.model_path = NULL;
+    *out = e;
+    return FR_OK;
+out:
+    fr_engine_close(e);
+    return st;
+}
+
+void fr_engine_close(fr_engine *e)
+{
+    if (!e)
+        return;
+    fr_exec_close(e->exec);
+    fr_store_close(e->store);
+    fr_vocab_free(e->vocab);
+    fr_model_close(e->model);
+    fr_gguf_close(e->gguf);
+    if (e->cpu_batch != e->cpu_single)
+        fr_cpu_close(e->cpu_batch);
+    fr_cpu_close(e->cpu_single);
+    fr_mem_free(e->name);
+    fr_mem_free(e);
+}
+
+fr_engine_info fr_engine_describe(const fr_engine *e)
+{
+    return (fr_engine_info){
+        .name = e->name,
+        .arch = e->model->arch_name,
+        .n_params = e->model->n_params,
+        .n_layer = e->model->hp.n_layer,
+        .n_vocab = e->model->hp.n_vocab,
+        .n_ctx_train = e->model->hp.n_ctx_train,
+        .n_ctx = e->cfg.n_ctx,
+        .file_bytes = e->model->file_bytes,
+        .derived_bytes = e->model->derived_bytes,
+        .kv_bytes = fr_kv_layer_bytes(&e->kv, e->cfg.n_ctx) * (uint64_t)e->kv.n_layer,
+        .workspace_bytes = fr_exec_bytes(e->exec),
+        .n_threads = fr_cpu_n_threads(e->cpu_single),
+        .n_threads_batch = fr_cpu_n_threads(e->cpu_batch),
+        .isa = fr_cpu_isa(e->cpu_single),
+    };
+}
+
+const fr_vocab *fr_engine_vocab(const fr_engine *e)
+{
+    return e->vocab;
+}
+
+fr_str fr_engine_chat_template(const fr_engine *e)
+{
+    fr_str text = FR_STR("");
+    if (fr_gguf_get_str(e->gguf, "tokenizer.chat_template", &text, NULL) != FR_OK)
+        return FR_STR("");
+    return text;
+}

@@ -1,0 +1,41 @@
+/* The executor: walks a graph's nodes on the CPU for one ubatch. Inside the engine box. */
+#ifndef FR_ENGINE_EXEC_H
+#define FR_ENGINE_EXEC_H
+
+#include <stdatomic.h>
+
+#include "cpu/ops.h"
+#include "kv/kv.h"
+#include "model/graph.h"
+#include "store/store.h"
+
+typedef struct fr_exec fr_exec;
+
+typedef struct {
+    int64_t n_ctx, n_ubatch, n_outputs; /* the most that a batch may bring */
+    uint64_t expand_bytes;
+    fr_kv_layout kv;
+} fr_exec_config;
+
+/* Consecutive tokens of one sequence. */
+typedef struct {
+    const int32_t *tokens;
+    int64_t n_tokens, pos0;
+    const int32_t *outputs; /* indices of tokens whose logits are wanted, ascending */
+    int64_t n_outputs;
+    fr_kv *kv;
+    float *logits;          /* n_outputs x n_vocab */
+    const atomic_bool *cancel;
+} fr_exec_batch;
+
+/* All memory for the largest batch is taken here; fr_exec_run takes none. m, store and the pools must outlive
+ * it. cpu_single runs batches of one token, cpu_batch the others. */
+fr_status fr_exec_open(const fr_model *m, const fr_store *store, fr_cpu *cpu_single, fr_cpu *cpu_batch,
+                       const fr_exec_config *cfg, fr_exec **out, fr_err *err);
+void fr_exec_close(fr_exec *x);
+uint64_t fr_exec_bytes(const fr_exec *x);
+
+/* FR_ECANCELLED when *cancel was set: K and V of these positions are then undefined. */
+fr_status fr_exec_run(fr_exec *x, const fr_exec_batch *batch, fr_err *err);
+
+#endif

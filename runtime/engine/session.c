@@ -1,0 +1,169 @@
+#include <string.h>
+#include <time.h>
+
+#include "engine/engine_internal.h"
+
+static double now_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+fr_status fr_session_open(fr_engine *e, fr_session **out, fr_err *err)
+{
+    *out = NULL;
+    fr_session *s = FR_NEW(fr_session, FR_MEM_ENGINE, 1, err);
+    if (!s)
+        return FR_ENOMEM;
+    fr_status st = FR_ENOMEM;
+    s->e = e;
+    s->n_outputs = e->cfg.all_logits ? e->cfg.n_ubatch : 1;
+    s->tokens = FR_NEW(int32_t, FR_MEM_ENGINE, (size_t)e->cfg.n_ctx, err);
+    s->outputs = FR_NEW(int32_t, FR_MEM_ENGINE, (size_t)s->n_outputs, err);
+    s->logits =
+        fr_mem_array(FR_MEM_WORKSPACE, (size_t)s->n_outputs, (size_t)e->model->hp.n_vocab * sizeof(float), err);
+    if (!s->tokens || !s->outputs || !s->logits)
+        goto out;
+    FR_TRY_OUT(st, fr_kv_open(&e->kv, e->cfg.n_ctx, &s->kv, err));
+    *out = s;
+    return FR_OK;
+out:
+    fr_session_close(s);
+    return st;
+}
+
+void fr_session_close(fr_session *s)
+{
+    if (!s)
+        return;
+    fr_kv_close(s->kv);
+    fr_mem_free(s->tokens);
+    fr_mem_free(s->outputs);
+    fr_mem_free(s->logits);
+    fr_mem_free(s);
+}
+
+const int32_t *fr_session_tokens(const fr_session *s, int64_t *n)
+{
+    *n = s->n_tokens;
+    return s->tokens;
+}
+
+void fr_session_truncate(fr_session *s, int64_t n)
+{
+    if (n < 0 || n >= s->n_tokens)
+        return;
+    s->n_tokens = n;
+    s->last = NULL;
+}
+
+const float *fr_session_logits(const fr_session *s)
+{
+    return s->last;
+}
+
+void fr_session_cancel(fr_session *s)
+{
+    atomic_store_explicit(&s->cancel, true, memory_order_relaxed);
+}
+
+fr_session_times fr_session_timing(const fr_session *s)
+{
+    return s->times;
+}
+
+static fr_status check_tokens(const fr_session *s, int64_t n_before, const int32_t *tokens, int64_t n, fr_err *err)
+{
+    int64_t n_vocab = s->e->model->hp.n_vocab, n_ctx = s->e->cfg.n_ctx;
+    if (n <= 0)
+        return fr_fail(err, FR_EINVAL, "tokens: found none, expected at least one");
+    if (n > n_ctx - n_before)
+        return fr_fail(err, FR_ERANGE, "context: found %lld tokens, expected at most %lld; use a larger -c",
+                       (long long)(n_before + n), (long long)n_ctx);
+    for (int64_t i = 0; i < n; i++)
+        if (tokens[i] < 0 || tokens[i] >= n_vocab)
+            return fr_fail(err, FR_EINVAL, "token %lld: found id %d, expected 0 to %lld", (long long)i, tokens[i],
+                           (long long)n_vocab - 1);
+    return FR_OK;
+}
+
+static void add_time(fr_session *s, int64_t n_tokens, double seconds)
+{
+    if (n_tokens == 1) {
+        s->times.n_single_tokens++;
+        s->times.single_seconds += seconds;
+    } else {
+        s->times.n_batch_tokens += n_tokens;
+        s->times.batch_seconds += seconds;
+    }
+}
+
+/* Computes one ubatch after what the session holds. */
+static fr_status run_ubatch(fr_session *s, const int32_t *tokens, int64_t n, int64_t n_outputs, fr_err *err)
+{
+    for (int64_t i = 0; i < n_outputs; i++)
+        s->outputs[i] = (int32_t)(n - n_outputs + i);
+    fr_exec_batch batch = {
+        .tokens = tokens,
+        .n_tokens = n,
+        .pos0 = s->n_tokens,
+        .outputs = s->outputs,
+        .n_outputs = n_outputs,
+        .kv = s->kv,
+        .logits = s->logits,
+        .cancel = &s->cancel,
+    };
+    double start = now_seconds();
+    s->last = NULL;
+    FR_TRY(fr_exec_run(s->e->exec, &batch, err));
+    add_time(s, n, now_seconds() - start);
+    memcpy(s->tokens + s->n_tokens, tokens, (size_t)n * sizeof *tokens);
+    s->n_tokens += n;
+    if (n_outputs > 0)
+        s->last = s->logits + (n_outputs - 1) * s->e->model->hp.n_vocab;
+    return FR_OK;
+}
+
+static fr_status append(fr_session *s, const int32_t *tokens, int64_t n, fr_logits_fn fn, void *user, fr_err *err)
+{
+    FR_TRY(check_tokens(s, s->n_tokens, tokens, n, err));
+    atomic_store(&s->cancel, false);
+    for (int64_t at = 0; at < n;) {
+        int64_t step = n - at < s->e->cfg.n_ubatch ? n - at : s->e->cfg.n_ubatch;
+        bool last = at + step == n;
+        int64_t pos = s->n_tokens;
+        FR_TRY(run_ubatch(s, tokens + at, step, fn ? step : last ? 1 : 0, err));
+        if (fn)
+            FR_TRY(fn(user, pos, step, s->logits, err));
+        at += step;
+    }
+    return FR_OK;
+}
+
+fr_status fr_session_append(fr_session *s, const int32_t *tokens, int64_t n, fr_err *err)
+{
+    return append(s, tokens, n, NULL, NULL, err);
+}
+
+fr_status fr_session_append_all(fr_session *s, const int32_t *tokens, int64_t n, fr_logits_fn fn, void *user,
+                                fr_err *err)
+{
+    if (!s->e->cfg.all_logits)
+        return fr_fail(err, FR_EINVAL, "logits of all tokens: the engine was opened without all_logits");
+    return append(s, tokens, n, fn, user, err);
+}
+
+fr_status fr_session_sync(fr_session *s, const int32_t *tokens, int64_t n, int64_t *n_reused, fr_err *err)
+{
+    FR_TRY(check_tokens(s, 0, tokens, n, err));
+    int64_t same = 0;
+    while (same < n && same < s->n_tokens && tokens[same] == s->tokens[same])
+        same++;
+    if (same == n && (s->n_tokens > n || !s->last))
+        same = n - 1; /* the last token is computed again for its logits */
+    fr_session_truncate(s, same);
+    if (n_reused)
+        *n_reused = same;
+    return same == n ? FR_OK : append(s, tokens + same, n - same, NULL, NULL, err);
+}

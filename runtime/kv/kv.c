@@ -1,0 +1,88 @@
+#include "kv/kv.h"
+
+static fr_status make_rows(fr_type type, int64_t width, int64_t per_pos, fr_kv_rows *out, fr_err *err)
+{
+    const fr_type_info *info = fr_type_get(type);
+    if (!fr_type_can_encode(type) || info->row_meta != 0)
+        return fr_fail(err, FR_EUNSUPPORTED, "KV cache type %s: cannot be written row by row; use f16 or q8_0",
+                       info->name);
+    int64_t stored = (width + info->weights - 1) / info->weights * info->weights;
+    *out = (fr_kv_rows){type, width, stored, per_pos, fr_row_bytes(type, FR_LAYOUT_PLAIN, stored)};
+    return FR_OK;
+}
+
+fr_status fr_kv_layout_make(const fr_model *m, fr_type type_k, fr_type type_v, fr_kv_layout *out, fr_err *err)
+{
+    const fr_hparams *hp = &m->hp;
+    *out = (fr_kv_layout){.n_layer = hp->n_layer};
+    if (m->mla != FR_MLA_PLAIN)
+        return make_rows(type_k, hp->kv_lora_rank + hp->qk_rope, 1, &out->k, err);
+    FR_TRY(make_rows(type_k, hp->qk_nope + hp->qk_rope, hp->n_head, &out->k, err));
+    return make_rows(type_v, hp->v_head, hp->n_head, &out->v, err);
+}
+
+static size_t rows_pos_bytes(const fr_kv_rows *r)
+{
+    return r->row_bytes * (size_t)r->per_pos;
+}
+
+size_t fr_kv_pos_bytes(const fr_kv_layout *l)
+{
+    return (rows_pos_bytes(&l->k) + rows_pos_bytes(&l->v)) * (size_t)l->n_layer;
+}
+
+static size_t aligned(size_t bytes)
+{
+    return (bytes + FR_MEM_ALIGN - 1) / FR_MEM_ALIGN * FR_MEM_ALIGN;
+}
+
+static size_t k_bytes(const fr_kv_layout *l, int64_t n_ctx)
+{
+    return aligned(rows_pos_bytes(&l->k) * (size_t)n_ctx);
+}
+
+size_t fr_kv_layer_bytes(const fr_kv_layout *l, int64_t n_ctx)
+{
+    return k_bytes(l, n_ctx) + aligned(rows_pos_bytes(&l->v) * (size_t)n_ctx);
+}
+
+fr_status fr_kv_open(const fr_kv_layout *l, int64_t n_ctx, fr_kv **out, fr_err *err)
+{
+    *out = NULL;
+    fr_kv *kv = FR_NEW(fr_kv, FR_MEM_ENGINE, 1, err);
+    if (!kv)
+        return FR_ENOMEM;
+    kv->layout = *l;
+    kv->n_ctx = n_ctx;
+    kv->layer_bytes = fr_kv_layer_bytes(l, n_ctx);
+    kv->data = fr_mem_array(FR_MEM_KV, (size_t)l->n_layer, kv->layer_bytes, err);
+    if (!kv->data) {
+        char need[32];
+        fr_format_bytes(kv->layer_bytes * (uint64_t)l->n_layer, need);
+        fr_kv_close(kv);
+        return fr_fail(err, FR_ENOMEM,
+                       "KV cache: %s for %lld tokens in %s could not be had; use a shorter context (-c) or a "
+                       "smaller type (-ctk q8_0)",
+                       need, (long long)n_ctx, fr_type_name(l->k.type, FR_LAYOUT_PLAIN));
+    }
+    *out = kv;
+    return FR_OK;
+}
+
+void fr_kv_close(fr_kv *kv)
+{
+    if (!kv)
+        return;
+    fr_mem_free(kv->data);
+    fr_mem_free(kv);
+}
+
+uint8_t *fr_kv_k(const fr_kv *kv, int layer)
+{
+    return kv->data + (size_t)layer * kv->layer_bytes;
+}
+
+uint8_t *fr_kv_v(const fr_kv *kv, int layer)
+{
+    return fr_kv_k(kv, layer) + k_bytes(&kv->layout, kv->n_ctx);
+}

@@ -1,0 +1,48 @@
+/* The KV cache of one sequence.
+ *
+ * With the latent cache a position has one row a layer: c_kv after its norm, then the rotated part of K; V is
+ * a view of c_kv. With the plain cache (-mla 0) a position has a K row and a V row for every head. A row is
+ * stored in the cache type, its width rounded up to whole blocks of that type (zero padded).
+ *
+ * Bytes per token of the latent cache: n_layer * (kv_lora_rank + qk_rope) * bytes per number; DeepSeek-R1 at
+ * 16384 tokens in f16: 61 * 576 * 2 * 16384 = 1098.00 MiB. */
+#ifndef FR_KV_KV_H
+#define FR_KV_KV_H
+
+#include "model/model.h"
+
+typedef struct {
+    fr_type type;
+    int64_t width;    /* numbers that mean something; 0: no such rows */
+    int64_t stored;   /* width rounded up to whole blocks */
+    int64_t per_pos;  /* rows of one position: 1 (latent) or n_head */
+    size_t row_bytes;
+} fr_kv_rows;
+
+typedef struct {
+    int64_t n_layer;
+    fr_kv_rows k, v;  /* latent: all in k */
+} fr_kv_layout;
+
+/* The layout for a model; type_v counts for the plain cache only. FR_EUNSUPPORTED for a type that cannot be
+ * written row by row. */
+fr_status fr_kv_layout_make(const fr_model *m, fr_type type_k, fr_type type_v, fr_kv_layout *out, fr_err *err);
+
+size_t fr_kv_pos_bytes(const fr_kv_layout *l);                  /* of one position, all layers */
+size_t fr_kv_layer_bytes(const fr_kv_layout *l, int64_t n_ctx); /* of one layer, 64-byte aligned */
+
+typedef struct {
+    fr_kv_layout layout;
+    int64_t n_ctx;       /* positions */
+    size_t layer_bytes;
+    uint8_t *data;       /* owned */
+} fr_kv;
+
+fr_status fr_kv_open(const fr_kv_layout *l, int64_t n_ctx, fr_kv **out, fr_err *err);
+void fr_kv_close(fr_kv *kv);
+
+/* First row of position 0 of a layer; position p starts per_pos * row_bytes * p further. */
+uint8_t *fr_kv_k(const fr_kv *kv, int layer);
+uint8_t *fr_kv_v(const fr_kv *kv, int layer);
+
+#endif
