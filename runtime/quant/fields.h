@@ -144,11 +144,11 @@ static inline FR_HD float fr_val_poly6(int32_t q)
     return fmaf(x, fmaf(x, fmaf(x, 0.0011972f, -0.11218f), 6.2568f), -127.f);
 }
 
-/* iq4_kss: four nibbles of a word. */
-static inline FR_HD int32_t fr_val_gray16(int32_t v)
+/* Nibble n of a word of iq4_kss. */
+static inline FR_HD int32_t fr_val_gray4(int32_t v, unsigned n)
 {
     v &= 0xFFFE;
-    return v ^ v >> 1;
+    return (v ^ v >> 1) >> (4 * n) & 15;
 }
 
 /* Trellis types: number n of the generator that starts at x, -126..126: the sum of the low 6 bits

@@ -11,7 +11,7 @@
 /* 64 nibbles in 32 bytes: byte n has weight n low, weight n + 32 high. */
 #define FR_NIBBLES_64(P, q, at, shift) P(q, (at) + 32 * (e / 64) + e % 32, 4 * (b % 2), 4, shift)
 
-/* 128 two-bit codes in 32 bytes: byte n has weights n, n + 32, n + 64, n + 96 from bit 0 up. */
+/* 128 2-bit codes in 32 bytes: byte n has weights n, n + 32, n + 64, n + 96 from bit 0 up. */
 #define FR_PAIRS_128(P, q, at, shift) P(q, (at) + 32 * (e / 128) + e % 32, 2 * (b % 4), 2, shift)
 
 /* One bit of each of 256 weights in 32 bytes: bit n of a byte is for sub-block n. */
@@ -43,7 +43,7 @@
 #define FR_N4(P, q, at, shift)                                                                     \
     P(q, (at) + 64 * b + 32 * (j % 2) + 16 * h + 4 * k + i, 4 * (j / 2), 4, shift)
 
-/* Two-bit codes, 32 bytes per 32 weights of 4 rows: byte 16*h + 4*k + i has weights 16*h + i + 0,
+/* 2-bit codes, 32 bytes per 32 weights of 4 rows: byte 16*h + 4*k + i has weights 16*h + i + 0,
  * 4, 8, 12 from bit 0 up. */
 #define FR_T4(P, q, at, shift) P(q, (at) + 32 * b + 16 * h + 4 * k + i, 2 * j, 2, shift)
 
@@ -52,7 +52,7 @@
 #define FR_B4(P, q, at, bit, shift) P(q, (at) + 16 * b + 4 * k + i, bit, 1, shift)
 
 /* Scale number m = R*s + k, all rows of sub-block 0 first. Nibbles: m and m + 32 share a byte.
- * Two-bit codes: m, m + 16, m + 32, m + 48 share one. */
+ * 2-bit codes: m, m + 16, m + 32, m + 48 share one. */
 #define FR_SPLIT_NIBBLES(P, sc, at, R) P(sc, (at) + (R * s + k) % 32, 4 * ((R * s + k) / 32), 4, 0)
 #define FR_SPLIT_NIBBLES_8(P, sc, at)  /* 8 sub-blocks, 4 rows: m and m + 16 */                    \
     P(sc, (at) + (4 * s + k) % 16, 4 * ((4 * s + k) / 16), 4, 0)
@@ -65,5 +65,12 @@
     P(sc, (at) + (4 * s + k) % 16, 4 * ((4 * s + k) / 16), 2, 4)                                   \
     P(mn, (at) + 16 + 4 * s + k, 4, 4, 0)                                                          \
     P(mn, (at) + (4 * s + k) % 16, 4 * ((4 * s + k) / 16) + 2, 2, 4)
+
+/* A 4-bit scale of 32 weights in bit 0 of the four bytes of row k. */
+#define FR_SCALE_BITS_R4(P, sc, at)                                                                \
+    P(sc, (at) + 16 * s + 4 * k, 0, 1, 0)                                                          \
+    P(sc, (at) + 16 * s + 4 * k + 1, 0, 1, 1)                                                      \
+    P(sc, (at) + 16 * s + 4 * k + 2, 0, 1, 2)                                                      \
+    P(sc, (at) + 16 * s + 4 * k + 3, 0, 1, 3)
 
 #endif

@@ -1,6 +1,7 @@
 /* bf16: the upper half of a binary32.
  *
- * Interleaved bf16_r16: 16 rows, 64 bytes per pair of weights; bytes 4k.. are the pair of row k. */
+ * Interleaved bf16_r16: 16 rows, 64 bytes per pair of weights; bytes 4k.. are the pair of row k.
+ */
 #ifndef FR_QUANT_TYPES_BF16_H
 #define FR_QUANT_TYPES_BF16_H
 

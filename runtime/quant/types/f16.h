@@ -1,7 +1,8 @@
 /* f16: binary16.
  *
- * Interleaved f16_r16 (ferry's own, as bf16_r16): 16 rows, 64 bytes per pair of weights; bytes 4k..
- * are the pair of row k. */
+ * Interleaved f16_r16 (ferry's own, as bf16_r16): 16 rows, 64 bytes per pair of weights; bytes
+ * 4k.. are the pair of row k.
+ */
 #ifndef FR_QUANT_TYPES_F16_H
 #define FR_QUANT_TYPES_F16_H
 

@@ -1,10 +1,14 @@
 /* iq1_kt: 256 weights in 56 bytes and a scale per row, w = d * V4[sc] * kt(4096 + g): a 13-bit
  * index starts a generator of 8 weights.
  *
- *   plain       row header d (f32) | 0 per 32 weights a byte: sc low, four thirteenth bits of g
- * high | 8 low bytes of g | 40 nibbles of g: t, t + 16 iq1_kt_r4   (ferry's own) 4 rows, row
- * headers d, 224 bytes: 0 the scale bytes | 32 low bytes of g, 4 a row | 160 the nibbles, 4 bytes a
- * row
+ *   plain: row header d (f32)
+ *     0         per 32 weights a byte: sc low, four thirteenth bits of g high
+ *     8         low bytes of g
+ *     40        nibbles of g: t, t + 16
+ *   iq1_kt_r4 (ferry's own): 4 rows, row headers d, 224 bytes
+ *     0         the scale bytes
+ *     32        low bytes of g, 4 a row
+ *     160       the nibbles, 4 bytes a row
  */
 #ifndef FR_QUANT_TYPES_IQ1_KT_H
 #define FR_QUANT_TYPES_IQ1_KT_H

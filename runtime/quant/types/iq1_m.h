@@ -1,10 +1,14 @@
-/* iq1_m: 256 weights in 56 bytes, w = d * (2 * sc + 1) * (grid +- 1/8); grid and x as iq1_s, but x
- * per 8 weights and sc per 16.
+/* iq1_m: 256 weights in 56 bytes, w = d * (2 * sc + 1) * (grid +- 1/8); grid and x as iq1_s, but
+ * x per 8 weights and sc per 16.
  *
- *   plain       0 indices g | 32 per 8 weights a nibble: 3 high bits of g, x | 48 four 16-bit
- * words: 4 x 3 bits sc; their top nibbles are d (f16), lowest first ferry's own interleaved form
- * (not iq1_m_r4, which codes other numbers), 4 rows, 224 bytes: 0 indices, 4 a row | 128 the
- * nibbles, 2 bytes a row | 192 first words of the rows, second, ..
+ *   plain
+ *     0         indices g
+ *     32        per 8 weights a nibble: 3 high bits of g, x
+ *     48        four 16-bit words: 4 x 3 bits sc; their top nibbles are d (f16), lowest first
+ *   ferry's own (not iq1_m_r4, which codes other numbers): 4 rows, 224 bytes
+ *     0         indices, 4 a row
+ *     128       the nibbles, 2 bytes a row
+ *     192       first words of the rows, second, ..
  */
 #ifndef FR_QUANT_TYPES_IQ1_M_H
 #define FR_QUANT_TYPES_IQ1_M_H

@@ -2,9 +2,12 @@
  * iq1_m, sc of 4 bits per 16 weights (a block can be zero). Files have it in this one form, of 4
  * rows: a type of its own.
  *
- *   row headers  0 d (f16) of the rows
- *   28 bytes     0 indices: g[t] of the 4 rows, t = 0..3 | 16 nibbles of 3 high bits of g, x | 24
- * scale bytes
+ *   row headers
+ *     0         d (f16) of the rows
+ *   28 bytes
+ *     0         indices: g[t] of the 4 rows, t = 0..3
+ *     16        nibbles of 3 high bits of g, x
+ *     24        scale bytes
  */
 #ifndef FR_QUANT_TYPES_IQ1_M_R4_H
 #define FR_QUANT_TYPES_IQ1_M_R4_H

@@ -1,10 +1,14 @@
-/* iq1_s: 256 weights in 50 bytes, w = d * (2 * sc + 1) * (grid +- 1/8); a grid word gives 8 weights
- * of -1, 0,
- * 1. x = 1 stands for -1/8.
+/* iq1_s: 256 weights in 50 bytes, w = d * (2 * sc + 1) * (grid +- 1/8); a grid word gives 8
+ * weights of -1, 0, 1. x = 1 stands for -1/8.
  *
- *   plain       0 d (f16) | 2 indices g | 34 per 32 weights a 16-bit word: 4 x 3 high bits of g, 3
- * bits sc, x ferry's own interleaved form (not iq1_s_r4, which codes other numbers), 4 rows, 200
- * bytes: 0 d of the rows | 8 indices, 4 a row | 136 per 32 weights the words of the rows
+ *   plain
+ *     0         d (f16)
+ *     2         indices g
+ *     34        per 32 weights a 16-bit word: 4 x 3 high bits of g, 3 bits sc, x
+ *   ferry's own (not iq1_s_r4, which codes other numbers): 4 rows, 200 bytes
+ *     0         d of the rows
+ *     8         indices, 4 a row
+ *     136       per 32 weights the words of the rows
  */
 #ifndef FR_QUANT_TYPES_IQ1_S_H
 #define FR_QUANT_TYPES_IQ1_S_H

@@ -2,9 +2,11 @@
  * iq1_s. Files have it in this one form, of 4 rows: a type of its own, for iq1_s has a scale per
  * 256 weights.
  *
- *   row headers  0 d (f16) of the rows
- *   24 bytes     0 indices: g[t] of the 4 rows, t = 0..3 | 16 16-bit words of the rows: 4 x 3 high
- * bits of g, 3 bits sc, x
+ *   row headers
+ *     0         d (f16) of the rows
+ *   24 bytes
+ *     0         indices: g[t] of the 4 rows, t = 0..3
+ *     16        16-bit words of the rows: 4 x 3 high bits of g, 3 bits sc, x
  */
 #ifndef FR_QUANT_TYPES_IQ1_S_R4_H
 #define FR_QUANT_TYPES_IQ1_S_R4_H

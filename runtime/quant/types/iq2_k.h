@@ -1,8 +1,16 @@
-/* iq2_k: 256 weights in 76 bytes, w = d * (sc - 8) * V2[q, x] per 16 weights; x picks the half of
- * the table.
+/* iq2_k: 256 weights in 76 bytes, w = d * (sc - 8) * V2[q, x] per 16 weights; x picks the half
+ * of the table.
  *
- *   plain       0 d (f16) | 2 x bits | 4 nibbles of sc | 12 two-bit codes: 32 bytes per 128 weights
- *   iq2_k_r4    4 rows, 304 bytes: 0 d of the rows | 8 x | 16 nibbles of sc, split | 48 codes, T4
+ *   plain
+ *     0         d (f16)
+ *     2         x bits
+ *     4         nibbles of sc
+ *     12        2-bit codes: 32 bytes per 128 weights
+ *   iq2_k_r4: 4 rows, 304 bytes
+ *     0         d of the rows
+ *     8         x
+ *     16        nibbles of sc, split
+ *     48        codes, T4
  */
 #ifndef FR_QUANT_TYPES_IQ2_K_H
 #define FR_QUANT_TYPES_IQ2_K_H

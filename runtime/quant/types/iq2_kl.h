@@ -1,12 +1,17 @@
-/* iq2_kl: 256 weights in 86 bytes and a scale per row, w = d * (sc - 32) * grid per 32 weights; a
- * 5-bit index gives a pair of weights.
+/* iq2_kl: 256 weights in 86 bytes and a scale per row, w = d * (sc - 32) * grid per 32 weights;
+ * a 5-bit index gives a pair of weights.
  *
- *   plain       row header d (f16) | 0 two high bits of sc | 2 nibbles of sc: s, s + 4 | 6 nibbles
- * of g: 16 bytes per 32 pairs | 70 fifth bits of g: bit n of a byte is for the 16 pairs n iq2_kl_r4
- * (ferry's own) 4 rows, row headers d, 344 bytes: 0 high bits of sc, two bytes a row | 8 nibbles of
- * sc, number 4s + k in byte n % 16 | 24 per 32 weights 32 bytes: 16l + 4k + i has pair 4l + i low,
- * 8 + 4l + i high | 280 fifth bits: per 64 weights 16 bytes, byte 4k + i has pairs i, 4 + i,
- *               .. 28 + i from bit 0 up
+ *   plain: row header d (f16)
+ *     0         two high bits of sc
+ *     2         nibbles of sc: s, s + 4
+ *     6         nibbles of g: 16 bytes per 32 pairs
+ *     70        fifth bits of g: bit n of a byte is for the 16 pairs n
+ *   iq2_kl_r4 (ferry's own): 4 rows, row headers d, 344 bytes
+ *     0         high bits of sc, two bytes a row
+ *     8         nibbles of sc, number 4s + k in byte n % 16
+ *     24        per 32 weights 32 bytes: 16l + 4k + i has pair 4l + i low, 8 + 4l + i high
+ *     280       fifth bits: per 64 weights 16 bytes, byte 4k + i has pairs i, 4 + i, .. 28 + i
+ *               from bit 0 up
  */
 #ifndef FR_QUANT_TYPES_IQ2_KL_H
 #define FR_QUANT_TYPES_IQ2_KL_H

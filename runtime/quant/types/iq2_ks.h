@@ -1,9 +1,14 @@
-/* iq2_ks: 256 weights in 70 bytes and a scale per row, w = d * (sc - 16) * V2[q, x] per 32 weights;
- * x picks the half of the table.
+/* iq2_ks: 256 weights in 70 bytes and a scale per row, w = d * (sc - 16) * V2[q, x] per 32
+ * weights; x picks the half of the table.
  *
- *   plain       row header d (f16) | 0 a 16-bit word: 8 x, 8 fifth bits of sc | 2 nibbles of sc | 6
- * two-bit codes: 32 bytes per 128 weights iq2_ks_r4   (ferry's own) 4 rows, row headers d, 280
- * bytes: 0 the words of the rows | 8 nibbles of sc, number 4s + k in byte n % 16 | 24 codes, T4
+ *   plain: row header d (f16)
+ *     0         a 16-bit word: 8 x, 8 fifth bits of sc
+ *     2         nibbles of sc
+ *     6         2-bit codes: 32 bytes per 128 weights
+ *   iq2_ks_r4 (ferry's own): 4 rows, row headers d, 280 bytes
+ *     0         the words of the rows
+ *     8         nibbles of sc, number 4s + k in byte n % 16
+ *     24        codes, T4
  */
 #ifndef FR_QUANT_TYPES_IQ2_KS_H
 #define FR_QUANT_TYPES_IQ2_KS_H

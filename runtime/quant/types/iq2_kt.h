@@ -1,9 +1,12 @@
 /* iq2_kt: 256 weights in 68 bytes and a scale per row, w = d * V4[sc] * kt(4096 + g): a 16-bit
  * index starts a generator of 8 weights.
  *
- *   plain       row header d (f32) | 0 nibbles of sc: s, s + 4 | 4 g
- *   iq2_kt_r4   (ferry's own) 4 rows, row headers d, 272 bytes: 0 nibbles of sc, number 4s + k in
- * byte n % 16 | 16 g, four a row
+ *   plain: row header d (f32)
+ *     0         nibbles of sc: s, s + 4
+ *     4         g
+ *   iq2_kt_r4 (ferry's own): 4 rows, row headers d, 272 bytes
+ *     0         nibbles of sc, number 4s + k in byte n % 16
+ *     16        g, four a row
  */
 #ifndef FR_QUANT_TYPES_IQ2_KT_H
 #define FR_QUANT_TYPES_IQ2_KT_H

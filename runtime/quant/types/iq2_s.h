@@ -1,9 +1,18 @@
 /* iq2_s: 256 weights in 82 bytes, w = d * (0.5 + sc) / 4 * grid * sign; a grid word gives 8
  * weights, a scale covers 16.
  *
- *   plain       0 d (f16) | 2 indices g | 34 sign bytes | 66 two high bits of g | 74 nibbles of sc
- *   iq2_s_r4    4 rows, 328 bytes: 0 d of the rows | 8 indices, 4 a row | 136 their high bits | 168
- * sign bytes, 4 a row | 296 scale bytes
+ *   plain
+ *     0         d (f16)
+ *     2         indices g
+ *     34        sign bytes
+ *     66        two high bits of g
+ *     74        nibbles of sc
+ *   iq2_s_r4: 4 rows, 328 bytes
+ *     0         d of the rows
+ *     8         indices, 4 a row
+ *     136       their high bits
+ *     168       sign bytes, 4 a row
+ *     296       scale bytes
  */
 #ifndef FR_QUANT_TYPES_IQ2_S_H
 #define FR_QUANT_TYPES_IQ2_S_H

@@ -1,9 +1,15 @@
 /* iq2_xs: 256 weights in 74 bytes, w = d * (0.5 + sc) / 4 * grid * sign; a grid word gives 8
  * weights, a scale covers 16.
  *
- *   plain       0 d (f16) | 2 per 8 weights a 16-bit word: 9 bits index, 7 sign bits (the eighth
- * makes their number even) | 66 nibbles of sc iq2_xs_r4   4 rows, 296 bytes: 0 d of the rows | 8
- * the words, 4 a row, signs as their running xor | 264 scale bytes
+ *   plain
+ *     0         d (f16)
+ *     2         per 8 weights a 16-bit word: 9 bits index, 7 sign bits (the eighth makes their
+ *               number even)
+ *     66        nibbles of sc
+ *   iq2_xs_r4: 4 rows, 296 bytes
+ *     0         d of the rows
+ *     8         the words, 4 a row, signs as their running xor
+ *     264       scale bytes
  */
 #ifndef FR_QUANT_TYPES_IQ2_XS_H
 #define FR_QUANT_TYPES_IQ2_XS_H

@@ -1,10 +1,20 @@
 /* iq3_k: 256 weights in 110 bytes, w = d * +-(2 * sc + 1) * V3[q, x] per 16 weights; x picks the
  * half of the table, sg = 1 is the minus.
  *
- *   plain       0 d (f16) | 2 x bits | 4 sg bits | 6 nibbles of sc | 14 two-bit codes: 32 bytes per
- * 128 weights | 78 third bits: bit n of a byte is for sub-block n of 32 iq3_k_r4    4 rows, 440
- * bytes: 0 d of the rows | 8 x | 16 sg, number 4s + k in byte n % 8, bit n / 8 | 24 nibbles of sc,
- * split | 56 codes, T4 | 312 third bits, bit 4h + j
+ *   plain
+ *     0         d (f16)
+ *     2         x bits
+ *     4         sg bits
+ *     6         nibbles of sc
+ *     14        2-bit codes: 32 bytes per 128 weights
+ *     78        third bits: bit n of a byte is for sub-block n of 32
+ *   iq3_k_r4: 4 rows, 440 bytes
+ *     0         d of the rows
+ *     8         x
+ *     16        sg, number 4s + k in byte n % 8, bit n / 8
+ *     24        nibbles of sc, split
+ *     56        codes, T4
+ *     312       third bits, bit 4h + j
  */
 #ifndef FR_QUANT_TYPES_IQ3_K_H
 #define FR_QUANT_TYPES_IQ3_K_H

@@ -1,11 +1,16 @@
 /* iq3_ks: 256 weights in 102 bytes and a scale per row, w = d * (sc - 16) * V3[q, x] per 32
  * weights; x picks the half of the table.
  *
- *   plain       row header d (f16) | 0 a 16-bit word: 8 fifth bits of sc, 8 x (iq2_ks has them the
- * other way round) | 2 nibbles of sc: s, s + 4 | 6 two-bit codes: 32 bytes per 128 weights | 70
- * third bits: bit n of a byte is for sub-block n iq3_ks_r4   (ferry's own) 4 rows, row headers d,
- * 408 bytes: 0 the words of the rows | 8 nibbles of sc, number 4s + k in byte n % 16 | 24 third
- * bits, bit 4h + j | 152 codes, T4
+ *   plain: row header d (f16)
+ *     0         a 16-bit word: 8 fifth bits of sc, 8 x (iq2_ks has them the other way round)
+ *     2         nibbles of sc: s, s + 4
+ *     6         2-bit codes: 32 bytes per 128 weights
+ *     70        third bits: bit n of a byte is for sub-block n
+ *   iq3_ks_r4 (ferry's own): 4 rows, row headers d, 408 bytes
+ *     0         the words of the rows
+ *     8         nibbles of sc, number 4s + k in byte n % 16
+ *     24        third bits, bit 4h + j
+ *     152       codes, T4
  */
 #ifndef FR_QUANT_TYPES_IQ3_KS_H
 #define FR_QUANT_TYPES_IQ3_KS_H

@@ -1,9 +1,14 @@
 /* iq3_kt: 256 weights in 100 bytes and a scale per row, w = d * sc * |kt(4096 + g)| * sign: a
  * 16-bit index starts a generator of 8 weights.
  *
- *   plain       row header d (f32) | 0 nibbles of sc: s, s + 4 | 4 g | 68 signs: bit n of a byte is
- * for sub-block n of 32 iq3_kt_r4   (ferry's own) 4 rows, row headers d, 400 bytes: 0 nibbles of
- * sc, number 4s + k in byte n % 16 | 16 g, four a row | 272 signs, bit 4h + j
+ *   plain: row header d (f32)
+ *     0         nibbles of sc: s, s + 4
+ *     4         g
+ *     68        signs: bit n of a byte is for sub-block n of 32
+ *   iq3_kt_r4 (ferry's own): 4 rows, row headers d, 400 bytes
+ *     0         nibbles of sc, number 4s + k in byte n % 16
+ *     16        g, four a row
+ *     272       signs, bit 4h + j
  */
 #ifndef FR_QUANT_TYPES_IQ3_KT_H
 #define FR_QUANT_TYPES_IQ3_KT_H

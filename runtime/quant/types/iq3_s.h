@@ -1,9 +1,18 @@
-/* iq3_s: 256 weights in 110 bytes, w = d * (1 + 2 * sc) * grid * sign; a grid word gives 4 weights.
+/* iq3_s: 256 weights in 110 bytes, w = d * (1 + 2 * sc) * grid * sign; a grid word gives 4
+ * weights.
  *
- *   plain       0 d (f16) | 2 indices g | 66 ninth bits of g | 74 sign bytes, one per 8 weights |
- * 106 nibbles of sc iq3_s_r4    4 rows, 440 bytes: 0 d of the rows | 8 indices, per group of 4
- * weights those of the 4 rows | 264 ninth bits | 296 signs: byte 4k + i has weights i, 4 + i, .. 28
- * + i from bit 0 up | 424 nibbles of sc, split
+ *   plain
+ *     0         d (f16)
+ *     2         indices g
+ *     66        ninth bits of g
+ *     74        sign bytes, one per 8 weights
+ *     106       nibbles of sc
+ *   iq3_s_r4: 4 rows, 440 bytes
+ *     0         d of the rows
+ *     8         indices, per group of 4 weights those of the 4 rows
+ *     264       ninth bits
+ *     296       signs: byte 4k + i has weights i, 4 + i, .. 28 + i from bit 0 up
+ *     424       nibbles of sc, split
  */
 #ifndef FR_QUANT_TYPES_IQ3_S_H
 #define FR_QUANT_TYPES_IQ3_S_H

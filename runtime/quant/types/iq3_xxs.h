@@ -1,14 +1,20 @@
 /* iq3_xxs: 256 weights in 98 bytes, w = d * (0.5 + sc) / 2 * grid * sign; a grid word gives 4
  * weights.
  *
- *   plain       0 d (f16) | 2 indices g | 66 per 32 weights a 32-bit word: 4 x 7 sign bits, sc, as
- * iq2_xxs iq3_xxs_r4  4 rows, 392 bytes: 0 d of the rows | 8 signs and sc, as iq2_xxs_r4 | 136
- * indices, 8 a row
+ *   plain
+ *     0         d (f16)
+ *     2         indices g
+ *     66        per 32 weights a 32-bit word: 4 x 7 sign bits, sc, as iq2_xxs
+ *   iq3_xxs_r4: 4 rows, 392 bytes
+ *     0         d of the rows
+ *     8         signs and sc, as iq2_xxs_r4
+ *     136       indices, 8 a row
  */
 #ifndef FR_QUANT_TYPES_IQ3_XXS_H
 #define FR_QUANT_TYPES_IQ3_XXS_H
 
 #include "quant/fields.h"
+#include "quant/maps.h"
 #include "quant/tables.h"
 
 #define FR_T           iq3_xxs
@@ -22,10 +28,7 @@
 #define FR_T_INTERLEAVED(P, M, X)                                                                  \
     P(d, 2 * k, 0, 16, 0)                                                                          \
     X(s7, 8 + 16 * (t / 4) + 4 * k + t % 4, 1, 7, 0, fr_code_running_xor)                          \
-    P(sc, 8 + 16 * s + 4 * k, 0, 1, 0)                                                             \
-    P(sc, 9 + 16 * s + 4 * k, 0, 1, 1)                                                             \
-    P(sc, 10 + 16 * s + 4 * k, 0, 1, 2)                                                            \
-    P(sc, 11 + 16 * s + 4 * k, 0, 1, 3)                                                            \
+    FR_SCALE_BITS_R4(P, sc, 8)                                                                     \
     P(g, 136 + 32 * (t / 8) + 8 * k + t % 8, 0, 8, 0)
 #define FR_T_VALUE(F)                                                                              \
     fr_val_f16(F(d, 0)) * (0.5f + F(sc, e / 32)) * 0.5f *                                          \

@@ -1,9 +1,18 @@
-/* iq4_k: 256 weights in 144 bytes, w = d * (sc - 32) * V4[q, x] per 16 weights; x picks the half of
- * the table.
+/* iq4_k: 256 weights in 144 bytes, w = d * (sc - 32) * V4[q, x] per 16 weights; x picks the half
+ * of the table.
  *
- *   plain       0 d (f16) | 2 x bits | 4 two high bits of sc | 8 nibbles of sc | 16 nibbles: 16
- * bytes per 32 weights iq4_k_r4    4 rows, 576 bytes: 0 d of the rows | 8 x | 16 high bits of sc,
- * split | 32 nibbles of sc, split | 64 nibbles, N4
+ *   plain
+ *     0         d (f16)
+ *     2         x bits
+ *     4         two high bits of sc
+ *     8         nibbles of sc
+ *     16        nibbles: 16 bytes per 32 weights
+ *   iq4_k_r4: 4 rows, 576 bytes
+ *     0         d of the rows
+ *     8         x
+ *     16        high bits of sc, split
+ *     32        nibbles of sc, split
+ *     64        nibbles, N4
  */
 #ifndef FR_QUANT_TYPES_IQ4_K_H
 #define FR_QUANT_TYPES_IQ4_K_H

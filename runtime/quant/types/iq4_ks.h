@@ -1,8 +1,12 @@
-/* iq4_ks: 256 weights in 136 bytes and a scale per row, w = d * ((sc & 254) - 127) * V4[q, sc & 1]
- * per 32 weights; bit 0 of sc picks the half of the table.
+/* iq4_ks: 256 weights in 136 bytes and a scale per row, w = d * ((sc & 254) - 127) * V4[q, sc &
+ * 1] per 32 weights; bit 0 of sc picks the half of the table.
  *
- *   plain       row header d (f32) | 0 sc | 8 nibbles: 16 bytes per 32 weights
- *   iq4_ks_r4   4 rows, row headers d, 544 bytes: 0 sc | 32 nibbles, N4
+ *   plain: row header d (f32)
+ *     0         sc
+ *     8         nibbles: 16 bytes per 32 weights
+ *   iq4_ks_r4: 4 rows, row headers d, 544 bytes
+ *     0         sc
+ *     32        nibbles, N4
  */
 #ifndef FR_QUANT_TYPES_IQ4_KS_H
 #define FR_QUANT_TYPES_IQ4_KS_H

@@ -1,11 +1,12 @@
-/* iq4_kss: 256 weights in 128 bytes and a scale per row, w as iq4_ks. Eight 16-bit words v per 32
- * weights: their lowest bits are sc (the first word's is bit 0); without it, v xor v >> 1 gives
- * four nibbles, byte 2n and 2n + 1 of the 16 that iq4_ks has. (So the bits of a word's nibbles have
- * even parity.)
+/* iq4_kss: 256 weights in 128 bytes and a scale per row, w as iq4_ks. Eight 16-bit words v per
+ * 32 weights: their lowest bits are sc (the first word's is bit 0); without it, v xor v >> 1
+ * gives four nibbles, byte 2n and 2n + 1 of the 16 that iq4_ks has. (So the bits of a word's
+ * nibbles have even parity.)
  *
- *   plain       row header d (f32) | 0 v
- *   iq4_kss_r4  (ferry's own) 4 rows, row headers d, 512 bytes: per 32 weights 64 bytes, v two a
- * row
+ *   plain: row header d (f32)
+ *     0         v
+ *   iq4_kss_r4 (ferry's own): 4 rows, row headers d, 512 bytes
+ *     0         v: 64 bytes per 32 weights, two words a row
  *
  * sc is listed as a field of its own although v holds its bits: to pack, set both.
  */
@@ -42,10 +43,9 @@
     P(sc, 64 * s + 50 + 4 * k, 0, 1, 7)
 #define FR_T_VALUE(F)                                                                              \
     fr_val_f32(F(d, 0)) * ((F(sc, e / 32) & 254) - 127) *                                          \
-        FR_TABLE_AT(fr_iq4k_values)[(fr_val_gray16(F(v, 8 * (e / 32) + e % 16 / 2)) >>             \
-                                         (8 * (e % 2) + 4 * (e / 16 % 2)) &                        \
-                                     15) +                                                         \
-                                    16 * (F(sc, e / 32) & 1)]
+        FR_TABLE_AT(                                                                               \
+            fr_iq4k_values)[fr_val_gray4(F(v, e / 32 * 8 + e % 16 / 2), e % 2 * 2 + e / 16 % 2) +  \
+                            16 * (F(sc, e / 32) & 1)]
 #include "quant/type_code.inc"
 
 #endif

@@ -1,9 +1,14 @@
-/* iq4_kt: 256 weights in 128 bytes and a scale per row, w = d * (sc - 64) * kt(4096 + 32768 * x +
- * g): a 15-bit index starts a generator of 4 weights.
+/* iq4_kt: 256 weights in 128 bytes and a scale per row, w = d * (sc - 64) * kt(4096 + 32768 * x
+ * + g): a 15-bit index starts a generator of 4 weights.
  *
- *   plain       row header d (f32) | 0 per 32 weights a 32-bit word: x, 7 bits sc, 8 x 3 top bits
- * of g | 32 low bytes of g | 96 nibbles of g: t, t + 32 iq4_kt_r4   (ferry's own) 4 rows, row
- * headers d, 512 bytes: 0 the words | 128 low bytes of g, 4 a row | 384 the nibbles, 4 bytes a row
+ *   plain: row header d (f32)
+ *     0         per 32 weights a 32-bit word: x, 7 bits sc, 8 x 3 top bits of g
+ *     32        low bytes of g
+ *     96        nibbles of g: t, t + 32
+ *   iq4_kt_r4 (ferry's own): 4 rows, row headers d, 512 bytes
+ *     0         the words
+ *     128       low bytes of g, 4 a row
+ *     384       the nibbles, 4 bytes a row
  */
 #ifndef FR_QUANT_TYPES_IQ4_KT_H
 #define FR_QUANT_TYPES_IQ4_KT_H

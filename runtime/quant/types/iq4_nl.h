@@ -1,7 +1,11 @@
 /* iq4_nl: 32 weights in 18 bytes, w = d * V4[q], V4 a table of 16 unevenly spaced values.
  *
- *   plain       0 d (f16) | 2..17 nibbles, as q4_0
- *   iq4_nl_r4   4 rows, 72 bytes: 0 d of the rows | 8 nibbles, N4
+ *   plain
+ *     0         d (f16)
+ *     2..17     nibbles, as q4_0
+ *   iq4_nl_r4: 4 rows, 72 bytes
+ *     0         d of the rows
+ *     8         nibbles, N4
  */
 #ifndef FR_QUANT_TYPES_IQ4_NL_H
 #define FR_QUANT_TYPES_IQ4_NL_H

@@ -1,9 +1,16 @@
 /* iq4_xs: 256 weights in 136 bytes, w = d * (sc - 32) * V4[q] per 32 weights.
  *
- *   plain       0 d (f16) | 2 two high bits of sc | 4 nibbles of sc | 8 nibbles: 16 bytes per 32
- * weights iq4_xs_r8   8 rows, 1088 bytes: 0 d of the rows | 16 high bits of sc, split | 32 nibbles
- * of sc, split | 64 nibbles, 128 bytes per 32 weights: byte 32l + 4k + i has weight 8l + i low, 8l
- * + 4 + i high
+ *   plain
+ *     0         d (f16)
+ *     2         two high bits of sc
+ *     4         nibbles of sc
+ *     8         nibbles: 16 bytes per 32 weights
+ *   iq4_xs_r8: 8 rows, 1088 bytes
+ *     0         d of the rows
+ *     16        high bits of sc, split
+ *     32        nibbles of sc, split
+ *     64        nibbles, 128 bytes per 32 weights: byte 32l + 4k + i has weight 8l + i low, 8l +
+ *               4 + i high
  */
 #ifndef FR_QUANT_TYPES_IQ4_XS_H
 #define FR_QUANT_TYPES_IQ4_XS_H

@@ -1,10 +1,20 @@
-/* iq5_k: 256 weights in 176 bytes, w = d * (sc - 32) * V5[q, x] per 16 weights; x picks the half of
- * the table.
+/* iq5_k: 256 weights in 176 bytes, w = d * (sc - 32) * V5[q, x] per 16 weights; x picks the half
+ * of the table.
  *
- *   plain       0 d (f16) | 2 x bits | 4 two high bits of sc | 8 nibbles of sc | 16 nibbles: 32
- * bytes per 64 weights | 144 fifth bits: bit n of a byte is for sub-block n of 32 iq5_k_r4    4
- * rows, 704 bytes: 0 d of the rows | 8 x | 16 high bits of sc, split | 32 nibbles of sc, split | 64
- * nibbles, N4 | 576 fifth bits, from bit 0: weights i + 0, 8, 16, 24, 4, 12, 20, 28
+ *   plain
+ *     0         d (f16)
+ *     2         x bits
+ *     4         two high bits of sc
+ *     8         nibbles of sc
+ *     16        nibbles: 32 bytes per 64 weights
+ *     144       fifth bits: bit n of a byte is for sub-block n of 32
+ *   iq5_k_r4: 4 rows, 704 bytes
+ *     0         d of the rows
+ *     8         x
+ *     16        high bits of sc, split
+ *     32        nibbles of sc, split
+ *     64        nibbles, N4
+ *     576       fifth bits, from bit 0: weights i + 0, 8, 16, 24, 4, 12, 20, 28
  */
 #ifndef FR_QUANT_TYPES_IQ5_K_H
 #define FR_QUANT_TYPES_IQ5_K_H

@@ -1,9 +1,14 @@
-/* iq5_ks: 256 weights in 168 bytes and a scale per row, w = d * ((sc & 254) - 127) * V5[q, sc & 1]
- * per 32 weights; bit 0 of sc picks the half of the table.
+/* iq5_ks: 256 weights in 168 bytes and a scale per row, w = d * ((sc & 254) - 127) * V5[q, sc &
+ * 1] per 32 weights; bit 0 of sc picks the half of the table.
  *
- *   plain       row header d (f32) | 0 sc | 8 nibbles: 32 bytes per 64 weights | 136 fifth bits:
- * bit n of a byte is for sub-block n iq5_ks_r4   4 rows, row headers d, 672 bytes: 0 sc | 32
- * nibbles, N4 | 544 fifth bits, as iq5_k_r4
+ *   plain: row header d (f32)
+ *     0         sc
+ *     8         nibbles: 32 bytes per 64 weights
+ *     136       fifth bits: bit n of a byte is for sub-block n
+ *   iq5_ks_r4: 4 rows, row headers d, 672 bytes
+ *     0         sc
+ *     32        nibbles, N4
+ *     544       fifth bits, as iq5_k_r4
  */
 #ifndef FR_QUANT_TYPES_IQ5_KS_H
 #define FR_QUANT_TYPES_IQ5_KS_H

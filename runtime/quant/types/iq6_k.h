@@ -1,9 +1,18 @@
 /* iq6_k: 256 weights in 212 bytes, w = d * sc * (p(q) + x) per 16 weights, sc signed, p a
  * polynomial of the third degree in binary32 with fused multiply-adds.
  *
- *   plain       0 d (f16) | 2 x bits | 4 sc (int8) | 20 nibbles: 32 bytes per 64 weights | 148 two
- * high bits: 32 bytes per 128 weights iq6_k_r4    (ferry's own) 4 rows, 848 bytes: 0 d of the rows
- * | 8 x, as iq5_k_r4 | 16 sc | 80 two high bits, T4 | 336 nibbles, N4
+ *   plain
+ *     0         d (f16)
+ *     2         x bits
+ *     4         sc (int8)
+ *     20        nibbles: 32 bytes per 64 weights
+ *     148       two high bits: 32 bytes per 128 weights
+ *   iq6_k_r4 (ferry's own): 4 rows, 848 bytes
+ *     0         d of the rows
+ *     8         x, as iq5_k_r4
+ *     16        sc
+ *     80        two high bits, T4
+ *     336       nibbles, N4
  */
 #ifndef FR_QUANT_TYPES_IQ6_K_H
 #define FR_QUANT_TYPES_IQ6_K_H

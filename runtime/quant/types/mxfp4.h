@@ -1,7 +1,11 @@
 /* mxfp4: 32 weights in 17 bytes, w = 2^(d - 128) * MX[q]; MX has twice the FP4 (e2m1) values.
  *
- *   plain       0 d (exponent) | 1..16 nibbles, as q4_0
- *   mxfp4_r8    8 rows, 136 bytes: 0 d of the rows | 8 quant bytes as q4_0_r8
+ *   plain
+ *     0         d (exponent)
+ *     1..16     nibbles, as q4_0
+ *   mxfp4_r8: 8 rows, 136 bytes
+ *     0         d of the rows
+ *     8         quant bytes as q4_0_r8
  */
 #ifndef FR_QUANT_TYPES_MXFP4_H
 #define FR_QUANT_TYPES_MXFP4_H

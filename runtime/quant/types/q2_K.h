@@ -1,8 +1,15 @@
 /* q2_K: 256 weights in 84 bytes, w = d * sc * q - m * mn per 16 weights.
  *
- *   plain       0..15 sc low, mn high nibble | 16 two-bit codes: 32 bytes per 128 weights | 80 d
- * (f16) | 82 m (f16) q2_k_r4     4 rows, 336 bytes: 0 d of the rows | 8 m | 16 scale bytes | 80
- * codes, T4
+ *   plain
+ *     0..15     sc low, mn high nibble
+ *     16        2-bit codes: 32 bytes per 128 weights
+ *     80        d (f16)
+ *     82        m (f16)
+ *   q2_k_r4: 4 rows, 336 bytes
+ *     0         d of the rows
+ *     8         m
+ *     16        scale bytes
+ *     80        codes, T4
  */
 #ifndef FR_QUANT_TYPES_Q2_K_H
 #define FR_QUANT_TYPES_Q2_K_H

@@ -1,9 +1,17 @@
 /* q3_K: 256 weights in 110 bytes, w = d * (sc - 32) * (q - 4) per 16 weights.
  *
- *   plain       0..31 third bits: bit n of a byte is for sub-block n of 32 | 32..95 two-bit codes:
- * 32 bytes per 128 weights | 96..103 nibbles of sc: s, s + 8 | 104..107 two high bits of sc: s, s +
- * 4, s + 8, s + 12 | 108 d (f16) q3_k_r4     4 rows, 440 bytes: 0 d of the rows | 8 high bits of
- * sc, split | 24 nibbles of sc, split | 56 third bits, bit 4h + j | 184 codes, T4
+ *   plain
+ *     0..31     third bits: bit n of a byte is for sub-block n of 32
+ *     32..95    2-bit codes: 32 bytes per 128 weights
+ *     96..103   nibbles of sc: s, s + 8
+ *     104..107  two high bits of sc: s, s + 4, s + 8, s + 12
+ *     108       d (f16)
+ *   q3_k_r4: 4 rows, 440 bytes
+ *     0         d of the rows
+ *     8         high bits of sc, split
+ *     24        nibbles of sc, split
+ *     56        third bits, bit 4h + j
+ *     184       codes, T4
  */
 #ifndef FR_QUANT_TYPES_Q3_K_H
 #define FR_QUANT_TYPES_Q3_K_H

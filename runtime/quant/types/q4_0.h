@@ -1,8 +1,11 @@
 /* q4_0: 32 weights in 18 bytes, w = d * (q - 8).
  *
- *   plain       0 d (f16) | 2..17 nibbles: byte n has weight n low, weight n + 16 high
- *   q4_0_r8     8 rows, 144 bytes: 0 d of the rows | 16 quant bytes, 32 bytes per 4 of them, row
- * k's at 4k
+ *   plain
+ *     0         d (f16)
+ *     2..17     nibbles: byte n has weight n low, weight n + 16 high
+ *   q4_0_r8: 8 rows, 144 bytes
+ *     0         d of the rows
+ *     16        quant bytes, 32 bytes per 4 of them, row k's at 4k
  */
 #ifndef FR_QUANT_TYPES_Q4_0_H
 #define FR_QUANT_TYPES_Q4_0_H

@@ -1,7 +1,13 @@
 /* q4_1: 32 weights in 20 bytes, w = d * q + m.
  *
- *   plain       0 d (f16) | 2 m (f16) | 4..19 nibbles: byte n has weight n low, weight n + 16 high
- *   q4_1_r4     (ferry's own) 4 rows, 80 bytes: 0 d of the rows | 8 m | 16 nibbles, N4
+ *   plain
+ *     0         d (f16)
+ *     2         m (f16)
+ *     4..19     nibbles: byte n has weight n low, weight n + 16 high
+ *   q4_1_r4 (ferry's own): 4 rows, 80 bytes
+ *     0         d of the rows
+ *     8         m
+ *     16        nibbles, N4
  */
 #ifndef FR_QUANT_TYPES_Q4_1_H
 #define FR_QUANT_TYPES_Q4_1_H

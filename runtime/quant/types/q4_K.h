@@ -1,8 +1,16 @@
 /* q4_K: 256 weights in 144 bytes, w = d * sc * q - m * mn per 32 weights.
  *
- *   plain       0 d (f16) | 2 m (f16) | 4..15 sc, mn of 6 bits | 16 nibbles: 32 bytes per 64
- * weights q4_k_r4     4 rows, 576 bytes: 0 d of the rows | 8 m | 16 high bits of sc, mn | 32 their
- * nibbles (sc low, mn high) | 64 nibbles, N4
+ *   plain
+ *     0         d (f16)
+ *     2         m (f16)
+ *     4..15     sc, mn of 6 bits
+ *     16        nibbles: 32 bytes per 64 weights
+ *   q4_k_r4: 4 rows, 576 bytes
+ *     0         d of the rows
+ *     8         m
+ *     16        high bits of sc, mn
+ *     32        their nibbles (sc low, mn high)
+ *     64        nibbles, N4
  */
 #ifndef FR_QUANT_TYPES_Q4_K_H
 #define FR_QUANT_TYPES_Q4_K_H

@@ -1,8 +1,13 @@
 /* q5_0: 32 weights in 22 bytes, w = d * (q - 16).
  *
- *   plain       0 d (f16) | 2..5 fifth bits: bit e is weight e | 6..21 nibbles, as q4_0
- *   q5_0_r4     4 rows, 88 bytes: 0 d of the rows | 8 fifth bits, from bit 0: weights i + 0, 16, 4,
- * 20, 8, 24, 12, 28 | 24 nibbles, N4
+ *   plain
+ *     0         d (f16)
+ *     2..5      fifth bits: bit e is weight e
+ *     6..21     nibbles, as q4_0
+ *   q5_0_r4: 4 rows, 88 bytes
+ *     0         d of the rows
+ *     8         fifth bits, from bit 0: weights i + 0, 16, 4, 20, 8, 24, 12, 28
+ *     24        nibbles, N4
  */
 #ifndef FR_QUANT_TYPES_Q5_0_H
 #define FR_QUANT_TYPES_Q5_0_H

@@ -1,8 +1,15 @@
 /* q5_1: 32 weights in 24 bytes, w = d * q + m.
  *
- *   plain       0 d (f16) | 2 m (f16) | 4..7 fifth bits: bit e is weight e | 8..23 nibbles, as q4_0
- *   q5_1_r4     (ferry's own) 4 rows, 96 bytes: 0 d of the rows | 8 m | 16 fifth bits, as q5_0_r4 |
- * 32 nibbles, N4
+ *   plain
+ *     0         d (f16)
+ *     2         m (f16)
+ *     4..7      fifth bits: bit e is weight e
+ *     8..23     nibbles, as q4_0
+ *   q5_1_r4 (ferry's own): 4 rows, 96 bytes
+ *     0         d of the rows
+ *     8         m
+ *     16        fifth bits, as q5_0_r4
+ *     32        nibbles, N4
  */
 #ifndef FR_QUANT_TYPES_Q5_1_H
 #define FR_QUANT_TYPES_Q5_1_H

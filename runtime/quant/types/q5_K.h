@@ -1,9 +1,18 @@
 /* q5_K: 256 weights in 176 bytes, w = d * sc * q - m * mn per 32 weights.
  *
- *   plain       0 d (f16) | 2 m (f16) | 4..15 sc, mn of 6 bits, as q4_K | 16..47 fifth bits: bit n
- * of a byte is for sub-block n | 48 nibbles: 32 bytes per 64 weights q5_k_r4     4 rows, 704 bytes:
- * 0 d of the rows | 8 m | 16 high bits of sc, mn | 32 their nibbles | 64 fifth bits, from bit 0:
- * weights i + 0, 8, 4, 12, 16, 24, 20, 28 | 192 nibbles, N4
+ *   plain
+ *     0         d (f16)
+ *     2         m (f16)
+ *     4..15     sc, mn of 6 bits, as q4_K
+ *     16..47    fifth bits: bit n of a byte is for sub-block n
+ *     48        nibbles: 32 bytes per 64 weights
+ *   q5_k_r4: 4 rows, 704 bytes
+ *     0         d of the rows
+ *     8         m
+ *     16        high bits of sc, mn
+ *     32        their nibbles
+ *     64        fifth bits, from bit 0: weights i + 0, 8, 4, 12, 16, 24, 20, 28
+ *     192       nibbles, N4
  */
 #ifndef FR_QUANT_TYPES_Q5_K_H
 #define FR_QUANT_TYPES_Q5_K_H

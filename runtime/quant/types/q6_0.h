@@ -1,8 +1,13 @@
 /* q6_0: 32 weights in 26 bytes, w = d * (q - 32).
  *
- *   plain       0 d (f16) | 2..9 two high bits: byte n has weights n, n + 16, n + 8, n + 24 from
- * bit 0 up | 10..25 nibbles, as q4_0 q6_0_r4     4 rows, 104 bytes: 0 d of the rows | 8 two high
- * bits, T4 | 40 nibbles, N4
+ *   plain
+ *     0         d (f16)
+ *     2..9      two high bits: byte n has weights n, n + 16, n + 8, n + 24 from bit 0 up
+ *     10..25    nibbles, as q4_0
+ *   q6_0_r4: 4 rows, 104 bytes
+ *     0         d of the rows
+ *     8         two high bits, T4
+ *     40        nibbles, N4
  */
 #ifndef FR_QUANT_TYPES_Q6_0_H
 #define FR_QUANT_TYPES_Q6_0_H

@@ -1,8 +1,15 @@
 /* q6_K: 256 weights in 210 bytes, w = d * sc * (q - 32), sc signed, per 16 weights.
  *
- *   plain       0 nibbles: 64 bytes per 128 weights | 128 two high bits: 32 bytes per 128 weights |
- * 192 sc (int8) | 208 d (f16) q6_k_r4     4 rows, 840 bytes: 0 d of the rows | 8 sc | 72 two high
- * bits, from bit 0: weights 16h + i + 0, 8, 4, 12 | 328 nibbles, N4
+ *   plain
+ *     0         nibbles: 64 bytes per 128 weights
+ *     128       two high bits: 32 bytes per 128 weights
+ *     192       sc (int8)
+ *     208       d (f16)
+ *   q6_k_r4: 4 rows, 840 bytes
+ *     0         d of the rows
+ *     8         sc
+ *     72        two high bits, from bit 0: weights 16h + i + 0, 8, 4, 12
+ *     328       nibbles, N4
  */
 #ifndef FR_QUANT_TYPES_Q6_K_H
 #define FR_QUANT_TYPES_Q6_K_H

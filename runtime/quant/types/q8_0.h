@@ -1,7 +1,11 @@
 /* q8_0: 32 weights in 34 bytes, w = d * q.
  *
- *   plain       0 d (f16) | 2..33 q, signed
- *   q8_0_r8     8 rows, 272 bytes: 0 d of the rows | 16 q: 32 bytes per 4 weights, row k's at 4k
+ *   plain
+ *     0         d (f16)
+ *     2..33     q, signed
+ *   q8_0_r8: 8 rows, 272 bytes
+ *     0         d of the rows
+ *     16        q: 32 bytes per 4 weights, row k's at 4k
  */
 #ifndef FR_QUANT_TYPES_Q8_0_H
 #define FR_QUANT_TYPES_Q8_0_H

@@ -1,8 +1,9 @@
 /* q8_KV: 32 weights in 32 bytes and a scale per row, w = d * q.
  *
- *   plain       row header d (f32), sum of the row's q (int32) | 0 q, signed
- *   q8_KV_r8    8 rows, row headers d (no sums: a row is 4 bytes shorter), 256 bytes: 32 bytes per
- * 4 weights, row k's at 4k
+ *   plain: row header d (f32), sum of the row's q (int32)
+ *     0         q, signed
+ *   q8_KV_r8: 8 rows, row headers d (no sums: a row is 4 bytes shorter), 256 bytes
+ *     0         q: 32 bytes per 4 weights, row k's at 4k
  */
 #ifndef FR_QUANT_TYPES_Q8_KV_H
 #define FR_QUANT_TYPES_Q8_KV_H

@@ -1,7 +1,9 @@
 /* q8_k_r16: 256 weights in 258 bytes, w = d * (q - 128). Files have it in this one form, of 16
  * rows.
  *
- *   4128 bytes   0 d (f16) of the rows | 32 q, unsigned, 64 bytes per 4 weights, row k's at 4k
+ *   4128 bytes
+ *     0         d (f16) of the rows
+ *     32        q, unsigned, 64 bytes per 4 weights, row k's at 4k
  */
 #ifndef FR_QUANT_TYPES_Q8_K_R16_H
 #define FR_QUANT_TYPES_Q8_K_R16_H

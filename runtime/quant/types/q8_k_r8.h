@@ -1,6 +1,8 @@
 /* q8_k_r8: 256 weights in 258 bytes, w = d * q. Files have it in this one form, of 8 rows.
  *
- *   2064 bytes   0 d (f16) of the rows | 16 q, signed, 32 bytes per 4 weights, row k's at 4k
+ *   2064 bytes
+ *     0         d (f16) of the rows
+ *     16        q, signed, 32 bytes per 4 weights, row k's at 4k
  */
 #ifndef FR_QUANT_TYPES_Q8_K_R8_H
 #define FR_QUANT_TYPES_Q8_K_R8_H
