@@ -56,32 +56,50 @@ static void move_best_to_front(sample_cand *c, int32_t n, int32_t k)
     }
 }
 
-/* Restores the heap (worst on top) below its root. */
-static void sift_down(sample_cand *c, int32_t root, int32_t n)
+static void insertion_sort(sample_cand *c, int32_t n)
 {
-    sample_cand moved = c[root];
-    uint64_t rank = rank_of(moved);
-    for (int32_t child; (child = 2 * root + 1) < n; root = child) {
-        if (child + 1 < n && rank_of(c[child + 1]) < rank_of(c[child]))
-            child++;
-        if (rank_of(c[child]) >= rank)
-            break;
-        c[root] = c[child];
+    for (int32_t i = 1; i < n; i++) {
+        sample_cand moved = c[i];
+        int32_t at = i;
+        for (; at > 0 && rank_of(c[at - 1]) < rank_of(moved); at--)
+            c[at] = c[at - 1];
+        c[at] = moved;
     }
-    c[root] = moved;
 }
 
-/* Heapsort, best first: in place, and no input is slow. */
-static void sort_best_first(sample_cand *c, int32_t n)
+/* Puts every candidate into the bucket of its digit, largest digit first: candidates that are in
+ * the wrong one are swapped to where they belong until none is left. */
+static void into_buckets(sample_cand *c, int shift, const int32_t *end, int32_t *next)
 {
-    for (int32_t i = n / 2 - 1; i >= 0; i--)
-        sift_down(c, i, n);
-    for (int32_t end = n - 1; end > 0; end--) {
-        sample_cand worst = c[0];
-        c[0] = c[end];
-        c[end] = worst;
-        sift_down(c, 0, end);
+    for (int d = 255; d >= 0; d--)
+        while (next[d] < end[d]) {
+            sample_cand t = c[next[d]];
+            int digit = (int)(rank_of(t) >> shift & 255);
+            c[next[d]] = c[next[digit]];
+            c[next[digit]++] = t;
+        }
+}
+
+/* Radix sort in place, best first, by the 8 bits at `shift` and those below: at most 8 levels deep,
+ * so no input is slow. */
+static void sort_best_first(sample_cand *c, int32_t n, int shift)
+{
+    if (n <= 32) {
+        insertion_sort(c, n);
+        return;
     }
+    int32_t end[256] = {0}, next[256], at = 0;
+    for (int32_t i = 0; i < n; i++)
+        end[rank_of(c[i]) >> shift & 255]++;
+    for (int d = 255; d >= 0; d--) {
+        next[d] = at;
+        end[d] = at += end[d];
+    }
+    into_buckets(c, shift, end, next);
+    at = 0;
+    for (int d = 255; d >= 0; at = end[d--])
+        if (end[d] - at > 1) /* at shift 0 no bucket has more than one: ranks are unique */
+            sort_best_first(c + at, end[d] - at, shift - 8);
 }
 
 void sample_list_sort(sample_list *l, int32_t k)
@@ -94,7 +112,7 @@ void sample_list_sort(sample_list *l, int32_t k)
     int32_t n_rest = l->n - l->n_sorted, want = k - l->n_sorted;
     if (want < n_rest)
         move_best_to_front(rest, n_rest, want);
-    sort_best_first(rest, want);
+    sort_best_first(rest, want, 56);
     l->n_sorted = k;
 }
 

@@ -19,7 +19,8 @@ typedef struct {
     int32_t n_sorted; /* the first n_sorted are the best of all, best first */
 } sample_list;
 
-/* Makes the first k (at most n) candidates the best k, best first. O(n + k log k). */
+/* Makes the first k (at most n) candidates the best k, best first. O(n), also for the worst input.
+ */
 void sample_list_sort(sample_list *l, int32_t k);
 
 /* The best candidate; n must be > 0. */
