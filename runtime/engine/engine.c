@@ -10,6 +10,7 @@ fr_engine_config fr_engine_defaults(void)
         .mla = FR_MLA_AUTO,
         .type_k = FR_TYPE_F16,
         .type_v = FR_TYPE_F16,
+        .expand_bytes = 256u << 20,
         .mmap = true,
     };
 }
@@ -71,7 +72,7 @@ static fr_status choose_context(fr_engine *e, fr_err *err)
     if (e->cfg.n_ubatch > e->cfg.n_ctx)
         e->cfg.n_ubatch = e->cfg.n_ctx;
     if (e->cfg.expand_bytes == 0)
-        e->cfg.expand_bytes = 256u << 20;
+        e->cfg.expand_bytes = UINT64_MAX;
     if (e->cfg.mla != FR_MLA_PLAIN && e->cfg.type_v != e->cfg.type_k)
         fr_log_info("KV cache: V is a view of the latent K rows (-mla %d); -ctv has no effect", (int)e->cfg.mla);
     return fr_kv_layout_make(e->model, e->cfg.type_k, e->cfg.type_v, &e->kv, err);
@@ -82,7 +83,7 @@ static fr_status open_exec(fr_engine *e, fr_err *err)
     fr_exec_config cfg = {
         .n_ctx = e->cfg.n_ctx,
         .n_ubatch = e->cfg.n_ubatch,
-        .n_outputs = e->cfg.all_logits ? e->cfg.n_ubatch : 1,
+        .n_outputs = engine_n_outputs(e),
         .expand_bytes = e->cfg.expand_bytes,
         .kv = e->kv,
     };
@@ -140,6 +141,7 @@ fr_engine_info fr_engine_describe(const fr_engine *e)
         .derived_bytes = e->model->derived_bytes,
         .kv_bytes = fr_kv_layer_bytes(&e->kv, e->cfg.n_ctx) * (uint64_t)e->kv.n_layer,
         .workspace_bytes = fr_exec_bytes(e->exec),
+        .logits_bytes = (uint64_t)e->model->hp.n_vocab * sizeof(float) * (uint64_t)engine_n_outputs(e),
         .n_threads = fr_cpu_n_threads(e->cpu_single),
         .n_threads_batch = fr_cpu_n_threads(e->cpu_batch),
         .isa = fr_cpu_isa(e->cpu_single),

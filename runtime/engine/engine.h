@@ -22,7 +22,7 @@ typedef struct {
     fr_isa max_isa;
     fr_mla_mode mla;
     fr_type type_k, type_v;  /* of the KV cache */
-    uint64_t expand_bytes;   /* bound of the buffers in which prefill expands K and V (-amb); 0 = 256 MiB */
+    uint64_t expand_bytes;   /* bound of the buffers in which prefill expands K and V (-amb); 0 = none */
     bool all_logits;         /* sessions can deliver the logits of every token */
     bool mmap, check_tensors;
     fr_progress_fn progress; /* while loading; may be NULL */
@@ -39,7 +39,8 @@ void fr_engine_close(fr_engine *e); /* after its sessions; NULL is allowed */
 typedef struct {
     const char *name, *arch;   /* general.name or "", general.architecture */
     int64_t n_params, n_layer, n_vocab, n_ctx_train, n_ctx;
-    uint64_t file_bytes, derived_bytes, kv_bytes, workspace_bytes; /* kv: of one session */
+    uint64_t file_bytes, derived_bytes, workspace_bytes;
+    uint64_t kv_bytes, logits_bytes; /* of one session */
     int n_threads, n_threads_batch;
     fr_isa isa;
 } fr_engine_info;

@@ -31,4 +31,10 @@ struct fr_session {
     fr_session_times times;
 };
 
+/* Rows of logits that one ubatch can deliver. */
+static inline int64_t engine_n_outputs(const fr_engine *e)
+{
+    return e->cfg.all_logits ? e->cfg.n_ubatch : 1;
+}
+
 #endif

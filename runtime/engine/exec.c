@@ -485,7 +485,7 @@ static fr_status build_paths(fr_exec *x, fr_err *err)
 /* As many positions as the bound allows, in whole blocks, at least one block. */
 static int64_t chunk_positions(const fr_exec *x, size_t pos_bytes)
 {
-    int64_t chunk = (int64_t)(x->cfg.expand_bytes / pos_bytes) / FR_ATTN_BLOCK * FR_ATTN_BLOCK;
+    int64_t chunk = (int64_t)(x->cfg.expand_bytes / pos_bytes / FR_ATTN_BLOCK * FR_ATTN_BLOCK);
     int64_t most = (x->cfg.n_ctx + FR_ATTN_BLOCK - 1) / FR_ATTN_BLOCK * FR_ATTN_BLOCK;
     if (chunk < FR_ATTN_BLOCK)
         chunk = FR_ATTN_BLOCK;

@@ -18,7 +18,7 @@ fr_status fr_session_open(fr_engine *e, fr_session **out, fr_err *err)
         return FR_ENOMEM;
     fr_status st = FR_ENOMEM;
     s->e = e;
-    s->n_outputs = e->cfg.all_logits ? e->cfg.n_ubatch : 1;
+    s->n_outputs = engine_n_outputs(e);
     s->tokens = FR_NEW(int32_t, FR_MEM_ENGINE, (size_t)e->cfg.n_ctx, err);
     s->outputs = FR_NEW(int32_t, FR_MEM_ENGINE, (size_t)s->n_outputs, err);
     s->logits =

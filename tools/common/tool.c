@@ -1,0 +1,204 @@
+#include "common/tool.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+int tool_fail(fr_tool tool, const fr_err *err)
+{
+    fprintf(stderr, "%s: error: %s\n", fr_tool_name(tool), err->text);
+    return TOOL_FAILED;
+}
+
+bool tool_options(int argc, char **argv, fr_tool tool, fr_options *o, int *status)
+{
+    fr_err err = {0};
+    *status = TOOL_USAGE;
+    if (fr_opts_parse(argc, argv, tool, o, &err) != FR_OK) {
+        tool_fail(tool, &err);
+        return false;
+    }
+    fr_buf text = {0};
+    bool answered = false;
+    fr_status st = fr_opts_answer(o, &answered, &text, &err);
+    if (st != FR_OK)
+        *status = tool_fail(tool, &err);
+    else if (answered) {
+        fwrite(text.p, 1, text.n, stdout);
+        *status = 0;
+    }
+    fr_buf_free(&text);
+    if (st == FR_OK && !answered)
+        return true;
+    fr_opts_free(o);
+    return false;
+}
+
+/* ---- engine ---------------------------------------------------------------------------------------------- */
+
+static bool show_progress(void *user, uint64_t done, uint64_t total)
+{
+    int *shown = user; /* hundredths */
+    int now = total ? (int)(done * 100 / total) : 100;
+    if (now != *shown) {
+        char bar[41] = "";
+        memset(bar, '#', (size_t)now * 40 / 100);
+        char have[32], all[32];
+        fprintf(stderr, "\rloading [%-40s] %3d %%  %s of %s ", bar, now, fr_format_bytes(done, have),
+                fr_format_bytes(total, all));
+        if (done == total)
+            fputc('\n', stderr);
+        *shown = now;
+    }
+    return true;
+}
+
+static fr_status cache_type(const char *name, fr_type *type, fr_err *err)
+{
+    fr_layout layout;
+    if (!fr_type_from_name(fr_str_of(name), type, &layout))
+        return fr_fail(err, FR_EINTERNAL, "KV cache type %s: the registry does not know it", name);
+    return FR_OK;
+}
+
+fr_status tool_engine_config(const fr_options *o, fr_engine_config *cfg, fr_err *err)
+{
+    static int progress_shown = -1;
+    *cfg = fr_engine_defaults();
+    cfg->model_path = o->model;
+    cfg->n_ctx = o->ctx_size;
+    cfg->n_ubatch = o->ubatch_size < o->batch_size ? o->ubatch_size : o->batch_size;
+    cfg->n_threads = o->threads;
+    cfg->n_threads_batch = o->threads_batch;
+    cfg->mla = (fr_mla_mode)o->mla;
+    cfg->expand_bytes = (uint64_t)o->amb_bytes;
+    cfg->mmap = o->mmap;
+    cfg->check_tensors = o->check_tensors;
+    if (isatty(STDERR_FILENO)) {
+        cfg->progress = show_progress;
+        cfg->progress_user = &progress_shown;
+    }
+    if (!fr_isa_from_name(o->isa, &cfg->max_isa))
+        return fr_fail(err, FR_EINTERNAL, "--isa %s: the kernels do not know it", o->isa);
+    FR_TRY(cache_type(o->cache_type_k, &cfg->type_k, err));
+    return cache_type(o->cache_type_v, &cfg->type_v, err);
+}
+
+void tool_print_model(const fr_engine *e)
+{
+    fr_engine_info i = fr_engine_describe(e);
+    char file[32], kv[32], work[32], derived[32];
+    fprintf(stderr, "model: %s (%s), %.2f M parameters, %s, %lld layers\n", i.name[0] ? i.name : "unnamed", i.arch,
+            (double)i.n_params * 1e-6, fr_format_bytes(i.file_bytes, file), (long long)i.n_layer);
+    fprintf(stderr, "memory: KV cache %s for %lld tokens, workspace %s, derived weights %s\n",
+            fr_format_bytes(i.kv_bytes, kv), (long long)i.n_ctx, fr_format_bytes(i.workspace_bytes, work),
+            fr_format_bytes(i.derived_bytes, derived));
+    fprintf(stderr, "cpu: %d threads (%d for prompts), %s kernels\n\n", i.n_threads, i.n_threads_batch,
+            fr_isa_name(i.isa));
+}
+
+void tool_memory_report(const fr_engine *e)
+{
+    fr_engine_info i = fr_engine_describe(e);
+    const struct {
+        fr_mem_tag tag;
+        uint64_t planned;
+    } planned[] = {{FR_MEM_WEIGHTS, i.file_bytes},
+                   {FR_MEM_DERIVED, i.derived_bytes},
+                   {FR_MEM_KV, i.kv_bytes},
+                   {FR_MEM_WORKSPACE, i.workspace_bytes + i.logits_bytes}};
+    fprintf(stderr, "\nmemory on the CPU    planned         now        peak\n");
+    for (int t = 0; t < FR_MEM_TAG_COUNT; t++) {
+        fr_mem_stats s = fr_mem_tag_stats((fr_mem_tag)t);
+        if (s.n_allocs == 0 && s.bytes_peak == 0)
+            continue;
+        char plan[32] = "-", now[32], peak[32];
+        for (size_t p = 0; p < sizeof planned / sizeof *planned; p++)
+            if ((int)planned[p].tag == t)
+                fr_format_bytes(planned[p].planned, plan);
+        fprintf(stderr, "%-16s %11s %11s %11s\n", fr_mem_tag_name((fr_mem_tag)t), plan,
+                fr_format_bytes(s.bytes_now, now), fr_format_bytes(s.bytes_peak, peak));
+    }
+}
+
+/* ---- sampler ----------------------------------------------------------------------------------------------- */
+
+/* "ID+X" or "ID-X" */
+static fr_status parse_bias(const char *text, fr_logit_bias *out, fr_err *err)
+{
+    char *end;
+    long id = strtol(text, &end, 10);
+    const char *number = end;
+    float bias = strtof(number, &end);
+    if (number == text || (*number != '+' && *number != '-') || end == number || *end || id < 0 || id > INT32_MAX)
+        return fr_fail(err, FR_EINVAL, "--logit-bias: found '%s', expected ID+X or ID-X, such as 15043-1", text);
+    *out = (fr_logit_bias){(int32_t)id, bias};
+    return FR_OK;
+}
+
+static fr_status collect_biases(const fr_options *o, const fr_vocab *v, fr_logit_bias **out, size_t *n, fr_err *err)
+{
+    *n = 0;
+    *out = FR_NEW(fr_logit_bias, FR_MEM_SAMPLE, o->logit_bias.n + (size_t)fr_vocab_size(v), err);
+    if (!*out)
+        return FR_ENOMEM;
+    for (size_t i = 0; i < o->logit_bias.n; i++)
+        FR_TRY(parse_bias(o->logit_bias.items[i].text, &(*out)[(*n)++], err));
+    for (int32_t id = 0; o->ignore_eos && id < fr_vocab_size(v); id++)
+        if (fr_vocab_is_eog(v, id))
+            (*out)[(*n)++] = (fr_logit_bias){id, -INFINITY};
+    return FR_OK;
+}
+
+fr_status tool_sampler(const fr_options *o, const fr_engine *e, fr_sampler **out, fr_err *err)
+{
+    fr_engine_info info = fr_engine_describe(e);
+    fr_sample_params p = fr_sample_defaults();
+    fr_logit_bias *biases = NULL;
+    fr_status st;
+    FR_TRY(fr_sample_parse_order(fr_str_of(o->samplers), &p, err));
+    p.seed = o->seed < 0 ? UINT64_MAX : (uint64_t)o->seed;
+    p.temp = o->temp;
+    p.top_k = o->top_k;
+    p.top_p = o->top_p;
+    p.min_p = o->min_p;
+    p.typical_p = o->typical_p;
+    p.repeat_last_n = o->repeat_last_n;
+    p.repeat_penalty = o->repeat_penalty;
+    p.presence_penalty = o->presence_penalty;
+    p.frequency_penalty = o->frequency_penalty;
+    FR_TRY_OUT(st, collect_biases(o, fr_engine_vocab(e), &biases, &p.n_logit_bias, err));
+    p.logit_bias = biases;
+    st = fr_sampler_open(&p, (int32_t)info.n_vocab, (int32_t)info.n_ctx, out, err);
+out:
+    fr_mem_free(biases);
+    return st;
+}
+
+/* ---- text --------------------------------------------------------------------------------------------------- */
+
+static int hex_digit(char c)
+{
+    const char *digits = "0123456789abcdef", *at = c ? strchr(digits, c | 0x20) : NULL;
+    return at ? (int)(at - digits) : -1;
+}
+
+fr_status tool_unescape(const char *text, fr_buf *out, fr_err *err)
+{
+    static const char from[] = "nrt'\"\\", to[] = "\n\r\t'\"\\";
+    for (const char *p = text; *p; p++) {
+        char c = *p;
+        const char *known = c == '\\' && p[1] ? strchr(from, p[1]) : NULL;
+        if (known) {
+            c = to[known - from];
+            p++;
+        } else if (c == '\\' && p[1] == 'x' && hex_digit(p[2]) >= 0 && hex_digit(p[3]) >= 0) {
+            c = (char)(hex_digit(p[2]) * 16 + hex_digit(p[3]));
+            p += 3;
+        }
+        FR_TRY(fr_buf_putc(out, c, err));
+    }
+    return FR_OK;
+}
