@@ -11,7 +11,7 @@ enum {
     GGUF_MAX_KEYS = 1 << 16,         /* the largest known models have under 100 */
     GGUF_MAX_TENSORS = 1 << 20,      /* likewise 75,000, with one tensor per expert */
     GGUF_MAX_DEPTH = 8,              /* of arrays in arrays */
-    GGUF_MAX_HEADER_BYTES = 1 << 30, /* the largest known headers have 20 MB */
+    GGUF_MAX_HEADER_BYTES = 1 << 28, /* the largest known headers have 20 MB */
     GGUF_MIN_ALIGNMENT = 8,          /* the specification's limit */
     GGUF_MAX_ALIGNMENT = 16 << 20,
     GGUF_DEFAULT_ALIGNMENT = 32,
