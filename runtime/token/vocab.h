@@ -42,16 +42,19 @@ bool fr_vocab_adds_bos(const fr_vocab *v); /* tokenizer.ggml.add_bos_token and i
 bool fr_vocab_adds_eos(const fr_vocab *v);
 /* Whether the token ends a generation: eos, eot and the other end tokens of the known families. */
 bool fr_vocab_is_eog(const fr_vocab *v, int32_t id);
-fr_token_kind fr_vocab_kind(const fr_vocab *v, int32_t id);
+fr_token_kind fr_vocab_kind(const fr_vocab *v, int32_t id); /* FR_TOKEN_UNUSED for a bad id */
 fr_str fr_vocab_text(const fr_vocab *v, int32_t id); /* as stored in the file; empty for a bad id */
 int32_t fr_vocab_find(const fr_vocab *v, fr_str text); /* by stored text; -1 */
 
 /* Appends the ids of text[0..n), any bytes, to *out. add_special: put BOS (EOS) where the model wants it.
- * parse_special: recognise control and user-defined tokens in the text; otherwise they are plain text. */
+ * parse_special: recognise control and unknown tokens in the text; otherwise they are plain text.
+ * User-defined tokens are recognised always; the longest token first. n <= INT32_MAX / 3, else FR_ERANGE.
+ * On failure *out keeps the ids that it had. Time is O(n log n). */
 fr_status fr_tokenize(const fr_vocab *v, const char *text, size_t n, bool add_special, bool parse_special,
                       fr_tokens *out, fr_err *err);
 
-/* Appends the exact bytes that a token stands for. Control tokens give nothing unless `special`. */
+/* Appends the exact bytes that a token stands for. Control and unknown tokens give nothing unless
+ * `special`. FR_ERANGE for a bad id. */
 fr_status fr_token_bytes(const fr_vocab *v, int32_t id, bool special, fr_buf *out, fr_err *err);
 
 /* Streaming: bytes of tokens go in, whole UTF-8 characters come out; invalid bytes pass as they are once
