@@ -83,7 +83,7 @@ typedef struct {
 bool opts_find(fr_str bare, fr_tool tool, bool in_ini, opts_match *out);
 
 /* The nearest spelling, or n == 0 when nothing is near. */
-fr_str opts_nearest(fr_str bare, fr_tool tool);
+fr_str opts_nearest(fr_str bare, fr_tool tool, bool in_ini);
 
 /* Whether an option can be negated with no-X. */
 bool opts_is_switch(const opts_row *row);

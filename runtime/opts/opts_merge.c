@@ -2,13 +2,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/file.h"
 #include "opts/opts_internal.h"
 
 #define MAX_FILE_BYTES (4u << 20)
-
-extern char **environ;
 
 /* ---- one setting
  * --------------------------------------------------------------------------------- */
@@ -140,7 +139,7 @@ static fr_status keep_hardware(fr_options *o, const char *section, const char *k
 
 static fr_status unknown_key(fr_tool tool, const char *key, fr_err *err)
 {
-    fr_str near = opts_nearest(fr_str_of(key), tool);
+    fr_str near = opts_nearest(fr_str_of(key), tool, true);
     while (near.n && near.p[0] == '-')
         near.p++, near.n--;
     if (near.n)

@@ -42,7 +42,7 @@ static bool looks_like_option(const char *arg)
 
 static fr_status unknown_option(const scan *s, const char *arg, fr_err *err)
 {
-    fr_str shown = spelling(arg), near = opts_nearest(bare_name(arg), s->tool);
+    fr_str shown = spelling(arg), near = opts_nearest(bare_name(arg), s->tool, false);
     if (shown.n > 80)
         shown.n = 80;
     if (near.n)

@@ -196,7 +196,7 @@ bool opts_find(fr_str bare, fr_tool tool, bool in_ini, opts_match *out)
     return found;
 }
 
-fr_str opts_nearest(fr_str bare, fr_tool tool)
+fr_str opts_nearest(fr_str bare, fr_tool tool, bool in_ini)
 {
     fr_str best = {0};
     int best_d = bare.n <= 3 ? 2 : bare.n <= 8 ? 3 : 4;
@@ -206,6 +206,8 @@ fr_str opts_nearest(fr_str bare, fr_tool tool)
         const char *rest = opts_rows[id].names;
         opts_name name;
         while (opts_next_name(&rest, &name)) {
+            if (name.ini_only && !in_ini)
+                continue;
             int d = fr_edit_distance(bare, name.bare, best_d + 1);
             if (d < best_d || (d == best_d && best.n && own && !best_own)) {
                 best = name.spelled;

@@ -80,6 +80,8 @@ fr_status opts_expected(fr_opt_id id, fr_buf *out, fr_err *err)
 static fr_status bad_value(fr_opt_id id, fr_status code, const char *text, fr_err *err)
 {
     fr_buf expected = {0};
+    if (!err)
+        return code;
     fr_status st = opts_expected(id, &expected, err);
     if (st == FR_OK)
         st = fr_fail(err, code, FOUND ", expected %s", FOUND_ARG(text), expected.p);
@@ -198,14 +200,13 @@ static fr_status parse_size(fr_opt_id id, const char *text, scalar *out, fr_err 
 
 static fr_status parse_enum(fr_opt_id id, const char *text, bool negated, scalar *out, fr_err *err)
 {
+    const opts_row *row = &opts_rows[id];
     bool on;
     long unused;
-    if (negated) {
-        if (!opts_parse_bool(text, &on))
-            return fr_fail(err, FR_EINVAL, FOUND ", expected on or off", FOUND_ARG(text));
-        text = on ? "off" : "on";
-    }
-    if (!find_word(opts_rows[id].words, text, &out->s, &unused))
+    bool is_bool = opts_is_switch(row) && opts_parse_bool(text, &on);
+    if (negated && !is_bool)
+        return fr_fail(err, FR_EINVAL, FOUND ", expected on or off", FOUND_ARG(text));
+    if (!find_word(row->words, is_bool ? on != negated ? "on" : "off" : text, &out->s, &unused))
         return bad_value(id, FR_EINVAL, text, err);
     return FR_OK;
 }
