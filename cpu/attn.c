@@ -19,12 +19,15 @@ static void kv_store_thread(void *arg, int i_thread, int n_threads)
     fr_cpu_share(a->n_tokens, 1, i_thread, n_threads, &from, &to);
     memset(row, 0, (size_t)dst->stored * sizeof *row);
     for (int64_t t = from; t < to; t++) {
+        float *staged = dst->window ? dst->staged + t * dst->per_pos * dst->stored : NULL;
         uint8_t *out = dst->base + (size_t)((a->pos0 + t) * dst->per_pos) * dst->row_bytes;
         if (a->b_width > 0)
             memcpy(row + a->a_width, a->b + t * a->ldb, (size_t)a->b_width * sizeof *row);
         for (int64_t h = 0; h < dst->per_pos; h++, out += dst->row_bytes) {
             memcpy(row, a->a + t * a->lda + h * a->a_stride, (size_t)a->a_width * sizeof *row);
             fr_encode_row(dst->type, row, dst->stored, NULL, out);
+            if (staged)
+                memcpy(staged + h * dst->stored, row, (size_t)dst->stored * sizeof *row);
         }
     }
 }
@@ -37,6 +40,58 @@ void fr_cpu_kv_store(fr_cpu *cpu, const fr_cpu_kv_store_args *args)
         fr_cpu_run(cpu, kv_store_thread, (void *)(uintptr_t)args);
 }
 
+/* ---- reading the cache ----------------------------------------------------------------------------------- */
+
+/* The exact row of position p for a reader that takes positions above `beyond` exact; NULL: read the cache. */
+static const float *exact_row(const fr_cpu_kv *kv, int64_t p, int64_t beyond, int64_t h)
+{
+    if (kv->window == 0 || p <= beyond)
+        return NULL;
+    if (p >= kv->pos0)
+        return kv->staged + ((p - kv->pos0) * kv->per_pos + h) * kv->stored;
+    if (p >= kv->exact_from)
+        return kv->recent + (p % kv->window * kv->per_pos + h) * kv->stored;
+    return NULL;
+}
+
+static void read_row(const attn_kernels *kernels, const fr_cpu_kv *kv, int64_t p, int64_t beyond, int64_t h,
+                     float *out)
+{
+    const float *exact = exact_row(kv, p, beyond, h);
+    if (exact)
+        memcpy(out, exact, (size_t)kv->stored * sizeof *out);
+    else
+        kernels->decode(kv->type, kv->base + (size_t)(p * kv->per_pos + h) * kv->row_bytes, kv->stored, out);
+}
+
+/* n <= FR_ATTN_BLOCK positions from p on, for head h, as floats `ld` apart: in place where they stand as floats
+ * in one place, else in `tmp`. */
+static const float *read_block(const attn_kernels *kernels, const fr_cpu_kv *kv, int64_t p, int64_t n,
+                               int64_t beyond, int64_t h, float *tmp, int64_t *ld)
+{
+    if (kv->per_pos == 1)
+        h = 0;
+    *ld = kv->stored * kv->per_pos;
+    if (kv->type == FR_TYPE_F32 && kv->window == 0)
+        return (const float *)(const void *)(kv->base + (size_t)(p * kv->per_pos + h) * kv->row_bytes);
+    const float *first = exact_row(kv, p, beyond, h), *last = exact_row(kv, p + n - 1, beyond, h);
+    if (first && last == first + (n - 1) * *ld)
+        return first;
+    *ld = kv->stored;
+    for (int64_t i = 0; i < n; i++)
+        read_row(kernels, kv, p + i, beyond, h, tmp + i * kv->stored);
+    return tmp;
+}
+
+void fr_cpu_kv_keep(const fr_cpu_kv *kv, int64_t n_tokens)
+{
+    if (kv->window == 0)
+        return;
+    int64_t row = kv->per_pos * kv->stored, skip = n_tokens > kv->window ? n_tokens - kv->window : 0;
+    for (int64_t t = skip; t < n_tokens; t++)
+        memcpy(kv->recent + (kv->pos0 + t) % kv->window * row, kv->staged + t * row, (size_t)row * sizeof(float));
+}
+
 typedef struct {
     const attn_kernels *kernels;
     const fr_cpu_kv *kv;
@@ -47,11 +102,10 @@ typedef struct {
 static void kv_load_thread(void *arg, int i_thread, int n_threads)
 {
     const kv_load_job *job = arg;
-    int64_t from, to;
+    int64_t from, to, beyond = job->kv->pos0 - job->kv->window;
     fr_cpu_share(job->n, 1, i_thread, n_threads, &from, &to);
     for (int64_t i = from; i < to; i++)
-        job->kernels->decode(job->kv->type, job->kv->base + (size_t)(job->from + i) * job->kv->row_bytes,
-                             job->kv->stored, job->out + i * job->kv->stored);
+        read_row(job->kernels, job->kv, job->from + i, beyond, 0, job->out + i * job->kv->stored);
 }
 
 void fr_cpu_kv_load(fr_cpu *cpu, const fr_cpu_kv *kv, int64_t from, int64_t n, float *out)
@@ -114,27 +168,11 @@ size_t fr_cpu_attn_scratch_bytes(const fr_cpu *cpu, const fr_cpu_kv *k, const fr
     return (block_floats(k) + block_floats(v)) * sizeof(float) * (size_t)fr_cpu_n_threads(cpu);
 }
 
-/* n positions from p on, for head h, as floats: in place when the cache holds floats, else in `tmp`. */
-static const float *load_rows(const attn_kernels *kernels, const fr_cpu_kv *kv, int64_t p, int64_t n, int64_t h,
-                              float *tmp, int64_t *ld)
-{
-    size_t step = kv->row_bytes * (size_t)kv->per_pos;
-    const uint8_t *row = kv->base + (size_t)p * step + (kv->per_pos > 1 ? (size_t)h * kv->row_bytes : 0);
-    if (kv->type == FR_TYPE_F32) {
-        *ld = kv->stored * kv->per_pos;
-        return (const float *)(const void *)row;
-    }
-    for (int64_t i = 0; i < n; i++, row += step)
-        kernels->decode(kv->type, row, kv->stored, tmp + i * kv->stored);
-    *ld = kv->stored;
-    return tmp;
-}
-
 /* All blocks of one token for heads [h0, h1), which share the rows when the cache has one a position. */
 static void attend_heads(const cached_job *job, int64_t t, int64_t h0, int64_t h1, float *scratch)
 {
     const fr_cpu_attn_args *a = job->args;
-    int64_t n_pos = a->pos0 + t + 1;
+    int64_t n_pos = a->pos0 + t + 1, beyond = a->pos0 + t - job->k->window;
     float *k_tmp = scratch, *v_tmp = scratch + block_floats(job->k);
     for (int64_t h = h0; h < h1; h++)
         start(a, t, h);
@@ -142,13 +180,13 @@ static void attend_heads(const cached_job *job, int64_t t, int64_t h0, int64_t h
         attn_block b = {.n = n_pos - p < FR_ATTN_BLOCK ? n_pos - p : FR_ATTN_BLOCK};
         for (int64_t h = h0; h < h1; h++) {
             if (h == h0 || job->k->per_pos > 1) {
-                b.k1 = load_rows(job->kernels, job->k, p, b.n, h, k_tmp, &b.ldk1);
+                b.k1 = read_block(job->kernels, job->k, p, b.n, beyond, h, k_tmp, &b.ldk1);
                 b.k2 = b.k1 + a->w1;
                 b.ldk2 = b.ldk1;
                 b.v = b.k1;
                 b.ldv = b.ldk1;
                 if (job->v->base)
-                    b.v = load_rows(job->kernels, job->v, p, b.n, h, v_tmp, &b.ldv);
+                    b.v = read_block(job->kernels, job->v, p, b.n, beyond, h, v_tmp, &b.ldv);
             }
             add_block(job->kernels, a, t, h, &b);
         }

@@ -10,6 +10,7 @@ fr_engine_config fr_engine_defaults(void)
         .mla = FR_MLA_AUTO,
         .type_k = FR_TYPE_F16,
         .type_v = FR_TYPE_F16,
+        .kv_window = FR_KV_WINDOW,
         .expand_bytes = 256u << 20,
         .mmap = true,
     };
@@ -75,7 +76,7 @@ static fr_status choose_context(fr_engine *e, fr_err *err)
         e->cfg.expand_bytes = UINT64_MAX;
     if (e->cfg.mla != FR_MLA_PLAIN && e->cfg.type_v != e->cfg.type_k)
         fr_log_info("KV cache: V is a view of the latent K rows (-mla %d); -ctv has no effect", (int)e->cfg.mla);
-    return fr_kv_layout_make(e->model, e->cfg.type_k, e->cfg.type_v, &e->kv, err);
+    return fr_kv_layout_make(e->model, e->cfg.type_k, e->cfg.type_v, e->cfg.kv_window, &e->kv, err);
 }
 
 static fr_status open_exec(fr_engine *e, fr_err *err)
@@ -139,7 +140,7 @@ fr_engine_info fr_engine_describe(const fr_engine *e)
         .n_ctx = e->cfg.n_ctx,
         .file_bytes = e->model->file_bytes,
         .derived_bytes = e->model->derived_bytes,
-        .kv_bytes = fr_kv_layer_bytes(&e->kv, e->cfg.n_ctx) * (uint64_t)e->kv.n_layer,
+        .kv_bytes = (fr_kv_layer_bytes(&e->kv, e->cfg.n_ctx) + fr_kv_recent_bytes(&e->kv)) * (uint64_t)e->kv.n_layer,
         .workspace_bytes = fr_exec_bytes(e->exec),
         .logits_bytes = (uint64_t)e->model->hp.n_vocab * sizeof(float) * (uint64_t)engine_n_outputs(e),
         .n_threads = fr_cpu_n_threads(e->cpu_single),

@@ -22,6 +22,7 @@ typedef struct {
     fr_isa max_isa;
     fr_mla_mode mla;
     fr_type type_k, type_v;  /* of the KV cache */
+    int64_t kv_window;       /* last positions that are kept exact besides (kv.h); 0 = none */
     uint64_t expand_bytes;   /* bound of the buffers in which prefill expands K and V (-amb); 0 = none */
     bool all_logits;         /* sessions can deliver the logits of every token */
     bool mmap, check_tensors;

@@ -32,6 +32,7 @@ struct fr_exec {
     uint8_t *work;         /* all values but the logits */
     uint8_t *act, *moe;
     float *router, *state, *attn, *kv_row, *turns;
+    float *staged_k, *staged_v; /* exact rows of the running batch, one layer at a time */
     double *freqs;
     expand_buffers expand;
     uint64_t bytes;
@@ -219,17 +220,34 @@ static fr_status run_moe(fr_exec *x, const fr_node *n, fr_err *err)
 
 static fr_cpu_kv cache_rows(const fr_kv_rows *r, uint8_t *base)
 {
-    return (fr_cpu_kv){r->type, r->width, r->stored, r->per_pos, r->row_bytes, r->width ? base : NULL};
+    return (fr_cpu_kv){.type = r->type,
+                       .width = r->width,
+                       .stored = r->stored,
+                       .per_pos = r->per_pos,
+                       .row_bytes = r->row_bytes,
+                       .base = r->width ? base : NULL};
+}
+
+static fr_cpu_kv with_window(const fr_exec *x, fr_cpu_kv rows, float *recent, float *staged)
+{
+    rows.window = rows.base ? x->cfg.kv.window : 0;
+    rows.recent = recent;
+    rows.staged = staged;
+    rows.pos0 = x->batch->pos0;
+    rows.exact_from = x->batch->kv->exact_from;
+    return rows;
 }
 
 static fr_cpu_kv cache_k(const fr_exec *x, int layer)
 {
-    return cache_rows(&x->cfg.kv.k, fr_kv_k(x->batch->kv, layer));
+    const fr_kv *kv = x->batch->kv;
+    return with_window(x, cache_rows(&x->cfg.kv.k, fr_kv_k(kv, layer)), fr_kv_recent_k(kv, layer), x->staged_k);
 }
 
 static fr_cpu_kv cache_v(const fr_exec *x, int layer)
 {
-    return cache_rows(&x->cfg.kv.v, fr_kv_v(x->batch->kv, layer));
+    const fr_kv *kv = x->batch->kv;
+    return with_window(x, cache_rows(&x->cfg.kv.v, fr_kv_v(kv, layer)), fr_kv_recent_v(kv, layer), x->staged_v);
 }
 
 static fr_status run_kv_store(fr_exec *x, const fr_node *n, fr_err *err)
@@ -292,6 +310,8 @@ static fr_status run_attn_cached(fr_exec *x, const fr_node *n, fr_err *err)
     fr_cpu_attn_args args = attn_args(x, n->in[0], n->in[1], n->out[0]);
     fr_cpu_kv k = cache_k(x, n->layer), v = cache_v(x, n->layer);
     fr_cpu_attn_cached(x->cpu, &args, &k, &v, x->attn);
+    fr_cpu_kv_keep(&k, x->batch->n_tokens);
+    fr_cpu_kv_keep(&v, x->batch->n_tokens);
     return FR_OK;
 }
 
@@ -341,6 +361,7 @@ static fr_status run_attn_expand(fr_exec *x, const fr_node *n, fr_err *err)
                                  .v_stride = v_stride,
                              });
     }
+    fr_cpu_kv_keep(&cache, x->batch->n_tokens);
     return FR_OK;
 }
 
@@ -527,6 +548,11 @@ static size_t attn_bytes(const fr_exec *x)
                     fr_cpu_attn_scratch_bytes(x->cpu_single, &k, &v));
 }
 
+static size_t staged_bytes(const fr_exec *x, const fr_kv_rows *r)
+{
+    return x->cfg.kv.window ? (size_t)(x->cfg.n_ubatch * r->per_pos * r->stored) * sizeof(float) : 0;
+}
+
 static fr_status open_scratch(fr_exec *x, fr_err *err)
 {
     const fr_hparams *hp = &x->m->hp;
@@ -539,9 +565,12 @@ static fr_status open_scratch(fr_exec *x, fr_err *err)
     x->state = take(x, rows * (size_t)hp->n_head * 2 * f, err);
     x->attn = take(x, attn_bytes(x), err);
     x->kv_row = take(x, threads * kv_row * f, err);
+    x->staged_k = take(x, staged_bytes(x, &x->cfg.kv.k), err);
+    x->staged_v = take(x, staged_bytes(x, &x->cfg.kv.v), err);
     x->turns = take(x, rows * (size_t)hp->qk_rope * f, err);
     x->freqs = take(x, (size_t)hp->qk_rope / 2 * sizeof *x->freqs, err);
-    if (!x->act || !x->moe || !x->router || !x->state || !x->attn || !x->kv_row || !x->turns || !x->freqs)
+    if (!x->act || !x->moe || !x->router || !x->state || !x->attn || !x->kv_row || !x->staged_k ||
+        !x->staged_v || !x->turns || !x->freqs)
         return FR_ENOMEM;
     fr_hparams_rope_freqs(hp, x->freqs);
     return FR_OK;
@@ -579,7 +608,7 @@ void fr_exec_close(fr_exec *x)
         fr_mem_free(x->offsets[p]);
     }
     void *blocks[] = {x->work,  x->act,   x->moe,   x->router,        x->state,      x->attn,     x->kv_row,
-                      x->turns, x->freqs, x->expand.latent, x->expand.act, x->expand.k, x->expand.v};
+                      x->staged_k, x->staged_v, x->turns, x->freqs, x->expand.latent, x->expand.act, x->expand.k, x->expand.v};
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
         fr_mem_free(blocks[i]);
     fr_mem_free(x);

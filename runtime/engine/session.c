@@ -56,6 +56,7 @@ void fr_session_truncate(fr_session *s, int64_t n)
         return;
     s->n_tokens = n;
     s->last = NULL;
+    fr_kv_truncated(s->kv, n);
 }
 
 const float *fr_session_logits(const fr_session *s)
@@ -116,9 +117,15 @@ static fr_status run_ubatch(fr_session *s, const int32_t *tokens, int64_t n, int
     };
     double start = now_seconds();
     s->last = NULL;
-    FR_TRY(fr_exec_run(s->e->exec, &batch, err));
+    fr_status st = fr_exec_run(s->e->exec, &batch, err);
+    if (st != FR_OK) {
+        /* Some layers may have taken rows of this batch into their rings already. */
+        s->kv->exact_from = s->n_tokens;
+        return st;
+    }
     add_time(s, n, now_seconds() - start);
     memcpy(s->tokens + s->n_tokens, tokens, (size_t)n * sizeof *tokens);
+    fr_kv_appended(s->kv, s->n_tokens, n);
     s->n_tokens += n;
     if (n_outputs > 0)
         s->last = s->logits + (n_outputs - 1) * s->e->model->hp.n_vocab;

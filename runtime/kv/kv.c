@@ -11,10 +11,16 @@ static fr_status make_rows(fr_type type, int64_t width, int64_t per_pos, fr_kv_r
     return FR_OK;
 }
 
-fr_status fr_kv_layout_make(const fr_model *m, fr_type type_k, fr_type type_v, fr_kv_layout *out, fr_err *err)
+fr_status fr_kv_layout_make(const fr_model *m, fr_type type_k, fr_type type_v, int64_t window, fr_kv_layout *out,
+                            fr_err *err)
 {
+    if (window < 0 || window % FR_KV_WINDOW_STEP != 0)
+        return fr_fail(err, FR_ERANGE, "KV cache window: found %lld positions, expected a multiple of %d",
+                       (long long)window, FR_KV_WINDOW_STEP);
     const fr_hparams *hp = &m->hp;
     *out = (fr_kv_layout){.n_layer = hp->n_layer};
+    bool exact = type_k == FR_TYPE_F32 && (m->mla != FR_MLA_PLAIN || type_v == FR_TYPE_F32);
+    out->window = exact ? 0 : window;
     if (m->mla != FR_MLA_PLAIN)
         return make_rows(type_k, hp->kv_lora_rank + hp->qk_rope, 1, &out->k, err);
     FR_TRY(make_rows(type_k, hp->qk_nope + hp->qk_rope, hp->n_head, &out->k, err));
@@ -46,6 +52,16 @@ size_t fr_kv_layer_bytes(const fr_kv_layout *l, int64_t n_ctx)
     return k_bytes(l, n_ctx) + aligned(rows_pos_bytes(&l->v) * (size_t)n_ctx);
 }
 
+static size_t recent_floats(const fr_kv_layout *l, const fr_kv_rows *r)
+{
+    return (size_t)(l->window * r->per_pos * r->stored);
+}
+
+size_t fr_kv_recent_bytes(const fr_kv_layout *l)
+{
+    return (recent_floats(l, &l->k) + recent_floats(l, &l->v)) * sizeof(float);
+}
+
 fr_status fr_kv_open(const fr_kv_layout *l, int64_t n_ctx, fr_kv **out, fr_err *err)
 {
     *out = NULL;
@@ -56,7 +72,8 @@ fr_status fr_kv_open(const fr_kv_layout *l, int64_t n_ctx, fr_kv **out, fr_err *
     kv->n_ctx = n_ctx;
     kv->layer_bytes = fr_kv_layer_bytes(l, n_ctx);
     kv->data = fr_mem_array(FR_MEM_KV, (size_t)l->n_layer, kv->layer_bytes, err);
-    if (!kv->data) {
+    kv->recent = fr_mem_array(FR_MEM_KV, (size_t)l->n_layer, fr_kv_recent_bytes(l), err);
+    if (!kv->data || !kv->recent) {
         char need[32];
         fr_format_bytes(kv->layer_bytes * (uint64_t)l->n_layer, need);
         fr_kv_close(kv);
@@ -74,6 +91,7 @@ void fr_kv_close(fr_kv *kv)
     if (!kv)
         return;
     fr_mem_free(kv->data);
+    fr_mem_free(kv->recent);
     fr_mem_free(kv);
 }
 
@@ -85,4 +103,30 @@ uint8_t *fr_kv_k(const fr_kv *kv, int layer)
 uint8_t *fr_kv_v(const fr_kv *kv, int layer)
 {
     return fr_kv_k(kv, layer) + k_bytes(&kv->layout, kv->n_ctx);
+}
+
+void fr_kv_appended(fr_kv *kv, int64_t pos0, int64_t n)
+{
+    int64_t oldest = pos0 + n - kv->layout.window;
+    if (oldest > kv->exact_from)
+        kv->exact_from = oldest;
+}
+
+void fr_kv_truncated(fr_kv *kv, int64_t n)
+{
+    if (n < kv->exact_from)
+        kv->exact_from = n;
+}
+
+float *fr_kv_recent_k(const fr_kv *kv, int layer)
+{
+    if (kv->layout.window == 0)
+        return NULL;
+    return kv->recent + (size_t)layer * fr_kv_recent_bytes(&kv->layout) / sizeof(float);
+}
+
+float *fr_kv_recent_v(const fr_kv *kv, int layer)
+{
+    float *k = fr_kv_recent_k(kv, layer);
+    return k ? k + recent_floats(&kv->layout, &kv->layout.k) : NULL;
 }
