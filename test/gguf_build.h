@@ -84,7 +84,7 @@ static inline void build_data(fr_buf *b, size_t n, int from)
     }
 }
 
-enum { BUILD_ID_F32 = 0, BUILD_ID_Q8_0 = 8, BUILD_ID_Q4_K_R4 = 212 };
+enum { BUILD_ID_F32 = 0, BUILD_ID_Q8_0 = 8, BUILD_ID_MXFP4 = 39, BUILD_ID_Q4_K_R4 = 212 };
 
 /* Every value type, arrays in arrays, and three tensors: F32 5 x 3 (60 bytes at 0), Q8_0 32 x 2 (68
  * at 64) and Q4_K_R4 256 x 4 x 2 (1152 at 160). 16 keys. Returns the number of bytes before the

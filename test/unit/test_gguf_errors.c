@@ -336,6 +336,16 @@ static void overlap(fr_buf *b)
     two_tensors(b, "one", "two", 96);
 }
 
+static void overlap_by_a_byte(fr_buf *b)
+{
+    build_head(b, 3, 2, 1);
+    build_key_u32(b, "general.alignment", 8);
+    build_tensor(b, "one", 1, dims_32, BUILD_ID_MXFP4, 0); /* 17 bytes */
+    build_tensor(b, "two", 1, dims_32, BUILD_ID_MXFP4, 16);
+    build_pad(b, 8);
+    build_data(b, 64, 0);
+}
+
 static void same_place(fr_buf *b)
 {
     two_tensors(b, "one", "two", 0);
@@ -393,6 +403,7 @@ static const wrong_file files[] = {
     {"empty name", empty_name, FR_EFORMAT, {"tensor", "is empty", "byte 24"}},
     {"name twice", name_twice, FR_EFORMAT, {"'same'", "twice", "byte 60"}},
     {"overlap", overlap, FR_EFORMAT, {"'two'", "overlap", "'one'"}},
+    {"overlap by a byte", overlap_by_a_byte, FR_EFORMAT, {"'two'", "overlap", "17 bytes"}},
     {"same place", same_place, FR_EFORMAT, {"overlap", "'one'", "'two'"}},
 };
 

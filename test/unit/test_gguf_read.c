@@ -250,6 +250,43 @@ static void test_big_vocabulary(void **state)
     fr_buf_free(&b);
 }
 
+/* The header is read in pieces, the first of 256 KiB: values on both sides of and across the seam.
+ */
+static void test_seam(void **state)
+{
+    (void)state;
+    for (size_t before = 0; before < 120; before++) {
+        fr_buf b = {0};
+        fr_err err;
+        fr_gguf *g;
+        fr_str s;
+        uint32_t u32;
+        int64_t i64;
+        build_head(&b, 3, 0, 4);
+        build_key(&b, "long", FR_GGUF_STR);
+        size_t n = (1 << 18) - before - b.n - 8;
+        build_u64(&b, n);
+        build_data(&b, n, 0);
+        build_key_u32(&b, "number", 0x12345678);
+        build_key(&b, "text", FR_GGUF_STR);
+        build_str(&b, "seam");
+        build_key(&b, "i64", FR_GGUF_I64);
+        build_u64(&b, 0x123456789ABCDEF0);
+        build_data(&b, 1000, 0);
+        assert_ok(build_open(b.p, b.n, 0, &g, &err));
+        assert_ok(fr_gguf_get_str(g, "long", &s, &err));
+        assert_true(s.n == n && (uint8_t)s.p[n - 1] == (uint8_t)(n - 1));
+        assert_ok(fr_gguf_get_u32(g, "number", &u32, &err));
+        assert_int_equal(u32, 0x12345678);
+        assert_ok(fr_gguf_get_str(g, "text", &s, &err));
+        assert_true(fr_str_is(s, "seam"));
+        assert_ok(fr_gguf_get_i64(g, "i64", &i64, &err));
+        assert_int_equal(i64, 0x123456789ABCDEF0);
+        fr_gguf_close(g);
+        fr_buf_free(&b);
+    }
+}
+
 static void test_many_tensors(void **state)
 {
     (void)state;
@@ -306,7 +343,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sample),         cmocka_unit_test(test_header_only),
         cmocka_unit_test(test_cut_everywhere), cmocka_unit_test(test_big_vocabulary),
-        cmocka_unit_test(test_many_tensors),   cmocka_unit_test(test_alignment_key),
+        cmocka_unit_test(test_seam),           cmocka_unit_test(test_many_tensors),
+        cmocka_unit_test(test_alignment_key),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
