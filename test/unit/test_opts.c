@@ -242,9 +242,8 @@ static void same_name_in_two_tools(void **state)
     assert_int_equal(o.mla, 0);
     assert_int_equal(o.ubatch_size, 32);
     assert_int_equal(o.threads, 2);
-    assert_ok(PARSE(FR_TOOL_TOKENIZE, "--ids", "-p", "x", "--no-bos"));
-    assert_true(o.ids_only);
-    assert_false(o.bos);
+    assert_ok(PARSE(FR_TOOL_TOKENIZE, "--ids", "-p", "x", "--bos"));
+    assert_true(o.ids_only && o.bos);
     assert_null(o.ids_file);
 }
 
@@ -581,7 +580,7 @@ static void dump_is_an_ini_file(void **state)
     assert_string_equal(o.samplers, "top_k;temperature");
     assert_int_equal(o.seed, 12345678901);
     assert_ok(fr_opts_dump(&o, &again, &err));
-    char origin[300];
+    char origin[400];
     snprintf(origin, sizeof origin, "\nseed = 12345678901                          ; %s:", path);
     assert_non_null(strstr(again.p, origin));
     remove(path);
