@@ -51,6 +51,15 @@ CPU_INLINE __m128i avx2_load_half(const void *p)
     return _mm_loadu_si128((const __m128i *)p);
 }
 
+/* Asks for n bytes that will be read soon. With one token a kernel is as fast as memory; rows are
+ * too short for the machine to find out by itself where the next one lies. May point behind the
+ * matrix. */
+CPU_INLINE void avx2_prefetch(const uint8_t *p, size_t n)
+{
+    for (size_t i = 0; i < n; i += 64)
+        _mm_prefetch((const char *)p + i, _MM_HINT_T0);
+}
+
 /* Two halves of a register, low first. */
 CPU_INLINE __m256i avx2_pair(__m128i low, __m128i high)
 {

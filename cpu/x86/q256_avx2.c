@@ -188,8 +188,12 @@ CPU_INLINE void tile_blocks(const avx2_tile *j, const int nr, const int nc, bloc
         const fr_act_q8_256 *x[4];
         for (int t = 0; t < nc; t++)
             x[t] = (const fr_act_q8_256 *)j->x[t] + i;
-        for (int r = 0; r < nr; r++)
-            block(j->w + (size_t)r * j->row_bytes + (size_t)i * bytes, x, nc, acc[r]);
+        for (int r = 0; r < nr; r++) {
+            const uint8_t *b = j->w + (size_t)r * j->row_bytes + (size_t)i * bytes;
+            if (nc == 1)
+                avx2_prefetch(b + (size_t)nr * j->row_bytes, bytes);
+            block(b, x, nc, acc[r]);
+        }
     }
     for (int r = 0; r < nr; r++) {
         for (int t = 0; t < nc; t++)

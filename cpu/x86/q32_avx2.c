@@ -22,6 +22,8 @@ CPU_INLINE void tile_q8_0(const avx2_tile *j, const int nr, const int nc)
     for (int64_t i = 0; i < j->cols / 32; i++, block += 34) {
         for (int r = 0; r < nr; r++) {
             const uint8_t *b = block + (size_t)r * j->row_bytes;
+            if (nc == 1)
+                avx2_prefetch(b + (size_t)nr * j->row_bytes, 1);
             __m256i w = avx2_load(b + 2), size = _mm256_abs_epi8(w);
             float d = avx2_half(b);
             for (int t = 0; t < nc; t++) {
@@ -55,6 +57,8 @@ CPU_INLINE void tile_q4_0(const avx2_tile *j, const int nr, const int nc)
         }
         for (int r = 0; r < nr; r++) {
             const uint8_t *b = block + (size_t)r * j->row_bytes;
+            if (nc == 1)
+                avx2_prefetch(b + (size_t)nr * j->row_bytes, 1);
             __m128i packed = avx2_load_half(b + 2);
             __m256i w = _mm256_and_si256(low, avx2_pair(packed, _mm_srli_epi16(packed, 4)));
             float d = avx2_half(b);

@@ -1,0 +1,344 @@
+/* fr_cpu_matmul and fr_cpu_moe: the same bits for any number of threads and any split of the batch,
+ * and the right values against naive sums. */
+#include "testing.h"
+
+#include <math.h>
+
+#include "base/mem.h"
+#include "cpu/cpu.h"
+#include "kern/hostile_weights.h"
+
+static const int thread_counts[] = {1, 2, 3, 5};
+enum { N_COUNTS = 4 };
+
+static fr_cpu *open_cpu(int n_threads, fr_isa isa)
+{
+    fr_err err = {0};
+    fr_cpu *cpu = NULL;
+    assert_ok(fr_cpu_open(&(fr_cpu_config){n_threads, isa}, &cpu, &err));
+    assert_int_equal(fr_cpu_n_threads(cpu), n_threads);
+    return cpu;
+}
+
+static float *random_floats(int64_t n)
+{
+    float *x = test_calloc((size_t)n, sizeof *x);
+    for (int64_t i = 0; i < n; i++)
+        x[i] = test_rand_f(&rnd);
+    return x;
+}
+
+/* A stack of random matrices; free w.data with test_free. */
+static fr_weight random_weight(fr_type type, fr_layout layout, int64_t cols, int64_t rows,
+                               int64_t n_mat)
+{
+    fr_weight w = fr_weight_make(type, layout, cols, rows, n_mat);
+    uint8_t *data = test_malloc(w.mat_bytes * (size_t)n_mat);
+    assert_true(fill_weights(type, layout, W_ENCODED, rows * n_mat, cols, data));
+    w.data = data;
+    return w;
+}
+
+static void free_weight(fr_weight *w)
+{
+    test_free((void *)(uintptr_t)w->data);
+}
+
+static const void *matrix(const fr_weight *w, int64_t m)
+{
+    return (const char *)w->data + (size_t)m * w->mat_bytes;
+}
+
+/* ---- matmul
+ * ------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    fr_type type;
+    fr_layout layout;
+    int64_t cols, rows, n_mat, n_tokens;
+} shape;
+
+static const shape shapes[] = {
+    {FR_TYPE_F32, FR_LAYOUT_PLAIN, 67, 129, 1, 70},
+    {FR_TYPE_F16, FR_LAYOUT_PLAIN, 301, 77, 3, 5},
+    {FR_TYPE_BF16, FR_LAYOUT_PLAIN, 300, 50, 1, 9},
+    {FR_TYPE_F16, FR_LAYOUT_INTERLEAVED, 256, 48, 2, 6},
+    {FR_TYPE_Q8_0, FR_LAYOUT_PLAIN, 320, 131, 2, 7},
+    {FR_TYPE_Q4_0, FR_LAYOUT_PLAIN, 288, 90, 1, 66},
+    {FR_TYPE_Q8_0, FR_LAYOUT_INTERLEAVED, 320, 136, 1, 3},
+    {FR_TYPE_Q4_K, FR_LAYOUT_PLAIN, 512, 111, 2, 13},
+    {FR_TYPE_Q5_K, FR_LAYOUT_PLAIN, 256, 64, 1, 130},
+    {FR_TYPE_Q6_K, FR_LAYOUT_PLAIN, 768, 65, 1, 4},
+    {FR_TYPE_Q4_K, FR_LAYOUT_INTERLEAVED, 512, 12, 2, 2},
+    {FR_TYPE_F32, FR_LAYOUT_PLAIN, 16, 4, 1, 1},
+};
+enum { N_SHAPES = sizeof shapes / sizeof *shapes };
+
+/* Tokens [from, to) of x as one call; y has rows of ldy. */
+static void multiply(fr_cpu *cpu, const fr_weight *w, const float *x, int64_t from, int64_t to,
+                     float *y, int64_t ldy)
+{
+    int64_t n_rows = (to - from) * w->n_mat;
+    fr_act_type type = fr_cpu_act_type(cpu, w);
+    void *room = test_malloc(fr_cpu_act_bytes(type, n_rows, w->cols) + 1);
+    const float *first = x + from * w->n_mat * w->cols;
+    fr_act act = fr_cpu_act_prepare(cpu, type, first, w->cols, n_rows, w->cols,
+                                    type == FR_ACT_F32 ? NULL : room);
+    fr_cpu_matmul(cpu, w, &act, to - from, y + from * ldy, ldy);
+    test_free(room);
+}
+
+/* Activations lie within -1..1 and are rounded to 1/127 of their block's largest: each product errs
+ * by up to |w| / 254. */
+static void check_values(const fr_weight *w, const float *x, int64_t n_tokens, const float *y,
+                         int64_t ldy)
+{
+    float *row = test_calloc((size_t)w->cols, sizeof *row);
+    for (int64_t i = 0; i < w->n_mat * w->rows; i++) {
+        int64_t m = i / w->rows, r = i % w->rows;
+        double size = 0;
+        fr_decode_row(w->type, w->layout, matrix(w, m), r, w->cols, row);
+        for (int64_t c = 0; c < w->cols; c++)
+            size += fabs((double)row[c]);
+        for (int64_t t = 0; t < n_tokens; t++) {
+            const float *xt = x + (t * w->n_mat + m) * w->cols;
+            double expected = fr_dot_row(w->type, w->layout, matrix(w, m), r, w->cols, xt);
+            assert_true(fabs((double)y[t * ldy + i] - expected) < size / 250 + 1e-30);
+        }
+    }
+    test_free(row);
+}
+
+static void check_shape(const shape *s, fr_isa isa)
+{
+    fr_weight w = random_weight(s->type, s->layout, s->cols, s->rows, s->n_mat);
+    int64_t ldy = s->n_mat * s->rows + 3, n = s->n_tokens * ldy;
+    float *x = random_floats(s->n_tokens * s->n_mat * s->cols);
+    float *first = test_calloc((size_t)n, sizeof(float)),
+          *y = test_calloc((size_t)n, sizeof(float));
+    for (int i = 0; i < N_COUNTS; i++) {
+        fr_cpu *cpu = open_cpu(thread_counts[i], isa);
+        multiply(cpu, &w, x, 0, s->n_tokens, i ? y : first, ldy);
+        assert_memory_equal(first, i ? y : first, (size_t)n * sizeof(float));
+        memset(y, 0, (size_t)n * sizeof(float));
+        for (int64_t t = 0, step = 1; t < s->n_tokens; t += step, step = step % 5 + 1)
+            multiply(cpu, &w, x, t, t + step < s->n_tokens ? t + step : s->n_tokens, y, ldy);
+        assert_memory_equal(first, y, (size_t)n * sizeof(float));
+        fr_cpu_close(cpu);
+    }
+    check_values(&w, x, s->n_tokens, first, ldy);
+    test_free(x);
+    test_free(first);
+    test_free(y);
+    free_weight(&w);
+}
+
+static void test_matmul(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_SHAPES; i++) {
+        check_shape(&shapes[i], FR_ISA_AUTO);
+        check_shape(&shapes[i], FR_ISA_SCALAR);
+    }
+}
+
+static void test_act_prepare_any_split(void **state)
+{
+    (void)state;
+    enum { ROWS = 37, COLS = 512, LD = 600 };
+    float *x = random_floats(ROWS * LD);
+    for (int type = 0; type <= FR_ACT_Q8_256; type++) {
+        size_t bytes = fr_cpu_act_bytes((fr_act_type)type, ROWS, COLS);
+        char *expected = test_malloc(bytes), *got = test_malloc(bytes);
+        for (int r = 0; r < ROWS; r++)
+            fr_act_encode_row((fr_act_type)type, x + r * LD, COLS,
+                              expected + (size_t)r * fr_act_row_bytes((fr_act_type)type, COLS));
+        for (int i = 0; i < N_COUNTS; i++) {
+            fr_cpu *cpu = open_cpu(thread_counts[i], FR_ISA_AUTO);
+            memset(got, 0x55, bytes);
+            fr_act a = fr_cpu_act_prepare(cpu, (fr_act_type)type, x, LD, ROWS, COLS, got);
+            assert_memory_equal(got, expected, bytes);
+            assert_ptr_equal(a.data, got);
+            fr_cpu_close(cpu);
+        }
+        test_free(expected);
+        test_free(got);
+    }
+    test_free(x);
+}
+
+/* ---- experts
+ * ------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    fr_type gate, up, down;
+    fr_layout layout; /* of all three */
+    int64_t n_embd, n_ff, n_experts, n_used, n_tokens;
+} moe_shape;
+
+static const moe_shape moe_shapes[] = {
+    {FR_TYPE_F32, FR_TYPE_F32, FR_TYPE_F32, FR_LAYOUT_PLAIN, 64, 40, 9, 4, 23},
+    {FR_TYPE_F16, FR_TYPE_BF16, FR_TYPE_F16, FR_LAYOUT_PLAIN, 70, 51, 5, 2, 80},
+    {FR_TYPE_Q8_0, FR_TYPE_Q8_0, FR_TYPE_Q8_0, FR_LAYOUT_PLAIN, 192, 96, 8, 3, 17},
+    {FR_TYPE_Q4_K, FR_TYPE_Q4_K, FR_TYPE_Q6_K, FR_LAYOUT_PLAIN, 512, 256, 16, 6, 9},
+    {FR_TYPE_Q4_K, FR_TYPE_Q8_0, FR_TYPE_F32, FR_LAYOUT_PLAIN, 256, 300, 4, 4, 6},
+    {FR_TYPE_Q8_0, FR_TYPE_Q8_0, FR_TYPE_Q8_0, FR_LAYOUT_INTERLEAVED, 128, 64, 6, 2, 5},
+    {FR_TYPE_Q5_K, FR_TYPE_Q5_K, FR_TYPE_Q5_K, FR_LAYOUT_PLAIN, 768, 512, 3, 1, 1},
+};
+enum { N_MOE_SHAPES = sizeof moe_shapes / sizeof *moe_shapes };
+
+typedef struct {
+    fr_weight gate, up, down;
+    int32_t *ids;
+    float *weights, *x;
+} moe_case;
+
+static moe_case moe_make(const moe_shape *s)
+{
+    moe_case c = {.gate = random_weight(s->gate, s->layout, s->n_embd, s->n_ff, s->n_experts),
+                  .up = random_weight(s->up, s->layout, s->n_embd, s->n_ff, s->n_experts),
+                  .down = random_weight(s->down, s->layout, s->n_ff, s->n_embd, s->n_experts),
+                  .ids = test_calloc((size_t)(s->n_tokens * s->n_used), sizeof(int32_t)),
+                  .weights = random_floats(s->n_tokens * s->n_used),
+                  .x = random_floats(s->n_tokens * s->n_embd)};
+    for (int64_t t = 0; t < s->n_tokens; t++) {
+        for (int64_t k = 0; k < s->n_used; k++) { /* no expert twice */
+            int32_t *id = &c.ids[t * s->n_used + k];
+            *id = (int32_t)(test_rand(&rnd) >> 40) % (int32_t)s->n_experts;
+            for (int64_t i = 0; i < k; i++) {
+                if (c.ids[t * s->n_used + i] == *id)
+                    *id = (*id + 1) % (int32_t)s->n_experts, i = -1;
+            }
+        }
+    }
+    return c;
+}
+
+static void moe_free(moe_case *c)
+{
+    free_weight(&c->gate);
+    free_weight(&c->up);
+    free_weight(&c->down);
+    test_free(c->ids);
+    test_free(c->weights);
+    test_free(c->x);
+}
+
+static void moe_run(fr_cpu *cpu, const moe_shape *s, const moe_case *c, int64_t from, int64_t to,
+                    float *y)
+{
+    size_t bytes = fr_cpu_moe_scratch_bytes(cpu, &c->gate, &c->up, &c->down, to - from, s->n_used);
+    fr_cpu_moe_args a = {.gate = &c->gate,
+                         .up = &c->up,
+                         .down = &c->down,
+                         .n_tokens = to - from,
+                         .n_used = s->n_used,
+                         .ids = c->ids + from * s->n_used,
+                         .weights = c->weights + from * s->n_used,
+                         .x = c->x + from * s->n_embd,
+                         .y = y + from * s->n_embd,
+                         .scratch = test_malloc(bytes)};
+    memset(a.scratch, 0xFF, bytes);
+    fr_cpu_moe(cpu, &a);
+    test_free(a.scratch);
+}
+
+static void round_trip(fr_act_type type, float *x, int64_t n)
+{
+    void *room = test_malloc(fr_act_row_bytes(type, n));
+    fr_act_encode_row(type, x, n, room);
+    fr_act_decode_row(type, room, n, x);
+    test_free(room);
+}
+
+/* One token in double, activations rounded as the kernels round them. */
+static void moe_naive(const fr_cpu *cpu, const moe_shape *s, const moe_case *c, int64_t t,
+                      double *y)
+{
+    float *xg = test_calloc((size_t)s->n_embd, sizeof *xg),
+          *xu = test_calloc((size_t)s->n_embd, sizeof *xu);
+    float *h = test_calloc((size_t)s->n_ff, sizeof *h);
+    memset(y, 0, (size_t)s->n_embd * sizeof *y);
+    memcpy(xg, c->x + t * s->n_embd, (size_t)s->n_embd * sizeof *xg);
+    memcpy(xu, xg, (size_t)s->n_embd * sizeof *xg);
+    round_trip(fr_cpu_act_type(cpu, &c->gate), xg, s->n_embd);
+    round_trip(fr_cpu_act_type(cpu, &c->up), xu, s->n_embd);
+    for (int64_t k = 0; k < s->n_used; k++) {
+        int64_t e = c->ids[t * s->n_used + k];
+        for (int64_t i = 0; i < s->n_ff; i++) {
+            double g = fr_dot_row(s->gate, s->layout, matrix(&c->gate, e), i, s->n_embd, xg);
+            double u = fr_dot_row(s->up, s->layout, matrix(&c->up, e), i, s->n_embd, xu);
+            h[i] = (float)(g / (1 + exp(-g)) * u);
+        }
+        round_trip(fr_cpu_act_type(cpu, &c->down), h, s->n_ff);
+        for (int64_t i = 0; i < s->n_embd; i++)
+            y[i] += (double)c->weights[t * s->n_used + k] *
+                    fr_dot_row(s->down, s->layout, matrix(&c->down, e), i, s->n_ff, h);
+    }
+    test_free(xg);
+    test_free(xu);
+    test_free(h);
+}
+
+/* Relative L2 error. A value of h may fall on the other side of a rounding step of its activation:
+ * rare, and one step of 1/254. */
+static void moe_check_values(const fr_cpu *cpu, const moe_shape *s, const moe_case *c,
+                             const float *y)
+{
+    double *expected = test_calloc((size_t)s->n_embd, sizeof *expected), error = 0, size = 0;
+    for (int64_t t = 0; t < s->n_tokens; t++) {
+        moe_naive(cpu, s, c, t, expected);
+        for (int64_t i = 0; i < s->n_embd; i++) {
+            double d = (double)y[t * s->n_embd + i] - expected[i];
+            error += d * d;
+            size += expected[i] * expected[i];
+        }
+    }
+    test_free(expected);
+    bool exact = fr_cpu_act_type(cpu, &c->down) == FR_ACT_F32;
+    assert_true(size > 0);
+    if (!(sqrt(error / size) < (exact ? 2e-6 : 2e-3)))
+        fail_msg("experts: relative error %.3g", sqrt(error / size));
+}
+
+static void check_moe(const moe_shape *s, fr_isa isa)
+{
+    moe_case c = moe_make(s);
+    size_t bytes = (size_t)(s->n_tokens * s->n_embd) * sizeof(float);
+    float *first = test_malloc(bytes), *y = test_malloc(bytes);
+    for (int i = 0; i < N_COUNTS; i++) {
+        fr_cpu *cpu = open_cpu(thread_counts[i], isa);
+        memset(y, 0xFF, bytes);
+        moe_run(cpu, s, &c, 0, s->n_tokens, i ? y : first);
+        assert_memory_equal(first, i ? y : first, bytes);
+        memset(y, 0xFF, bytes);
+        for (int64_t t = 0, step = 1; t < s->n_tokens; t += step, step = step % 4 + 1)
+            moe_run(cpu, s, &c, t, t + step < s->n_tokens ? t + step : s->n_tokens, y);
+        assert_memory_equal(first, y, bytes);
+        if (i == 0)
+            moe_check_values(cpu, s, &c, first);
+        fr_cpu_close(cpu);
+    }
+    test_free(first);
+    test_free(y);
+    moe_free(&c);
+}
+
+static void test_moe(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_MOE_SHAPES; i++) {
+        check_moe(&moe_shapes[i], FR_ISA_AUTO);
+        check_moe(&moe_shapes[i], FR_ISA_SCALAR);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_matmul),
+        cmocka_unit_test(test_act_prepare_any_split),
+        cmocka_unit_test(test_moe),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
