@@ -36,9 +36,8 @@ static uint64_t rank_of_kth(const sample_cand *c, int32_t n, int32_t k)
             k -= count[digit--];
         prefix |= (uint64_t)digit << shift;
         prefix_mask = ~(uint64_t)0 << shift;
-        if (count[digit] ==
-            k) /* all of them belong to the best k: the lower digits do not matter */
-            break;
+        if (count[digit] == k)
+            break; /* all of them are among the best k: lower digits do not matter */
     }
     return prefix;
 }

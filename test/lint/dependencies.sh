@@ -1,3 +1,4 @@
+#!/usr/bin/env bash
 # The dependency law: a box includes only headers of the boxes to its left (README.md).
 . "$(dirname "$0")/lint.bash"
 

@@ -1,3 +1,4 @@
+#!/usr/bin/env bash
 # A file's name says which file is meant: no two in the tree are the same. README.md and CMakeLists.txt
 # stand in many folders; dotfiles and test data (named after what they test) are left out.
 . "$(dirname "$0")/lint.bash"

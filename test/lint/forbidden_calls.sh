@@ -1,3 +1,4 @@
+#!/usr/bin/env bash
 # The boxes neither end the process nor write to its standard streams (base/log.c does, for all), read
 # no environment outside runtime/opts, and take their memory from base/mem.c. Tools and tests may.
 . "$(dirname "$0")/lint.bash"

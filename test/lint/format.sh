@@ -1,3 +1,4 @@
+#!/usr/bin/env bash
 # clang-format has nothing to change. Its versions differ in details, so only the one that the tree is
 # written with counts; without it this test passes with a message.
 . "$(dirname "$0")/lint.bash"

@@ -1,3 +1,4 @@
+#!/usr/bin/env bash
 # Every header compiles alone, and twice: it includes what it needs and has a guard. A header of
 # AVX2 kernels (its name says so) gets the flags of their sources.
 . "$(dirname "$0")/lint.bash"

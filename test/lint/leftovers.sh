@@ -1,3 +1,4 @@
+#!/usr/bin/env bash
 # No switched-off code and no notes to self.
 . "$(dirname "$0")/lint.bash"
 

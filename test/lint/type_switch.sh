@@ -1,3 +1,4 @@
+#!/usr/bin/env bash
 # Quantized types are rows of a table: no switch over them outside qtype.c, or a new type would need
 # code in many places.
 . "$(dirname "$0")/lint.bash"
