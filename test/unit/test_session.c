@@ -1,0 +1,244 @@
+/* Sessions: prefix reuse, determinism, limits, cancelling, and no allocation per token. */
+#include "testing.h"
+
+#include <math.h>
+
+#include "support/logits.h"
+#include "support/models.h"
+
+static fr_tokens ids;
+
+static int setup(void **state)
+{
+    (void)state;
+    ids = logits_read_ids(TEST_FILE("data/logits/ids.txt"));
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    fr_tokens_free(&ids);
+    return 0;
+}
+
+static fr_engine *open_engine(fr_engine_config cfg)
+{
+    fr_err err = {0};
+    fr_engine *e = NULL;
+    assert_ok(fr_engine_open(&cfg, &e, &err));
+    return e;
+}
+
+static fr_session *open_session(fr_engine *e)
+{
+    fr_err err = {0};
+    fr_session *s = NULL;
+    assert_ok(fr_session_open(e, &s, &err));
+    return s;
+}
+
+/* The last token's logits after one whole batch. */
+static void batch_logits(fr_engine *e, float *out)
+{
+    fr_err err = {0};
+    fr_session *s = open_session(e);
+    assert_ok(fr_session_append(s, ids.ids, (int64_t)ids.n, &err));
+    memcpy(out, fr_session_logits(s), 1024 * sizeof *out);
+    fr_session_close(s);
+}
+
+/* One by one, in two pieces, and over a prefix that was reused. */
+static void test_same_logits(void **state)
+{
+    (void)state;
+    static const fr_type types[] = {FR_TYPE_F32, FR_TYPE_F16};
+    fr_err err = {0};
+    for (int model = 0; model < 2; model++)
+        for (int mla = 0; mla <= 3; mla++)
+            for (int t = 0; t < 2; t++) {
+                fr_engine_config cfg = logits_config(model ? MODEL_V2LITE : MODEL_V3);
+                cfg.mla = (fr_mla_mode)mla;
+                cfg.type_k = cfg.type_v = types[t];
+                fr_engine *e = open_engine(cfg);
+                float whole[1024];
+                batch_logits(e, whole);
+
+                fr_session *s = open_session(e);
+                for (size_t i = 0; i < ids.n; i++)
+                    assert_ok(fr_session_append(s, &ids.ids[i], 1, &err));
+                assert_true(logits_distance(fr_session_logits(s), whole, 1024) <= 1e-5);
+
+                /* Another text with the first half in common, then back. */
+                int64_t n = (int64_t)ids.n, half = n / 2, reused = -1;
+                int32_t other[256];
+                memcpy(other, ids.ids, ids.n * sizeof *other);
+                for (int64_t i = half; i < n; i++)
+                    other[i] = (other[i] + 1) % 1024;
+                assert_ok(fr_session_sync(s, other, n, &reused, &err));
+                assert_int_equal(reused, half);
+                assert_true(logits_distance(fr_session_logits(s), whole, 1024) > 1e-2);
+                assert_ok(fr_session_sync(s, ids.ids, n, &reused, &err));
+                assert_int_equal(reused, half);
+                assert_true(logits_distance(fr_session_logits(s), whole, 1024) <= 1e-5);
+
+                /* The same text again costs nothing; a shorter one computes its last token. */
+                assert_ok(fr_session_sync(s, ids.ids, n, &reused, &err));
+                assert_int_equal(reused, n);
+                assert_ok(fr_session_sync(s, ids.ids, n - 5, &reused, &err));
+                assert_int_equal(reused, n - 6);
+                fr_session_close(s);
+                fr_engine_close(e);
+            }
+}
+
+static void test_same_bits_for_any_threads(void **state)
+{
+    (void)state;
+    static const char *const models[] = {MODEL_V3, MODEL_V2LITE, MODEL_KJV};
+    for (int m = 0; m < 3; m++) {
+        fr_engine_config cfg = logits_config(models[m]);
+        cfg.n_threads = 1;
+        size_t n = ids.n * (m == 2 ? 4096 : 1024);
+        float *one = logits_run(&cfg, &ids);
+        for (int threads = 2; threads <= 5; threads++) {
+            cfg.n_threads = threads;
+            cfg.n_threads_batch = threads == 5 ? 3 : 0;
+            float *many = logits_run(&cfg, &ids);
+            assert_memory_equal(one, many, n * sizeof *one);
+            free(many);
+        }
+        free(one);
+    }
+}
+
+static void test_limits(void **state)
+{
+    (void)state;
+    fr_err err = {0};
+    fr_engine_config cfg = logits_config(MODEL_V3);
+    cfg.n_ctx = 50;
+    cfg.all_logits = false;
+    fr_engine *e = open_engine(cfg);
+    fr_session *s = open_session(e);
+    assert_null(fr_session_logits(s));
+    assert_int_equal(fr_session_append(s, ids.ids, 51, &err), FR_ERANGE);
+    assert_non_null(strstr(err.text, "51"));
+    assert_int_equal(fr_session_append(s, ids.ids, 0, &err), FR_EINVAL);
+    int32_t bad[] = {1, 1024};
+    assert_int_equal(fr_session_append(s, bad, 2, &err), FR_EINVAL);
+    assert_non_null(strstr(err.text, "1024"));
+    bad[1] = -1;
+    assert_int_equal(fr_session_append(s, bad, 2, &err), FR_EINVAL);
+    assert_int_equal(fr_session_append_all(s, ids.ids, 2, NULL, NULL, &err), FR_EINVAL);
+    assert_ok(fr_session_append(s, ids.ids, 50, &err));
+    assert_int_equal(fr_session_append(s, ids.ids, 1, &err), FR_ERANGE);
+    int64_t n;
+    assert_memory_equal(fr_session_tokens(s, &n), ids.ids, 50 * sizeof *ids.ids);
+    assert_int_equal(n, 50);
+    fr_session_close(s);
+    fr_engine_close(e);
+}
+
+static void test_bad_configs(void **state)
+{
+    (void)state;
+    fr_err err = {0};
+    fr_engine *e = NULL;
+    fr_engine_config cfg = logits_config(MODEL_V3);
+    cfg.n_ubatch = 0;
+    assert_int_equal(fr_engine_open(&cfg, &e, &err), FR_ERANGE);
+    cfg = logits_config(NULL);
+    assert_int_equal(fr_engine_open(&cfg, &e, &err), FR_EINVAL);
+    cfg = logits_config("/nowhere/model.gguf");
+    assert_int_equal(fr_engine_open(&cfg, &e, &err), FR_ENOTFOUND);
+    assert_non_null(strstr(err.text, "/nowhere/model.gguf"));
+    cfg = logits_config(MODEL_V3);
+    cfg.kv_window = 7;
+    assert_int_equal(fr_engine_open(&cfg, &e, &err), FR_ERANGE);
+    cfg = logits_config(TEST_FILE("data/tokenize/kjv-gpt-2.vocab.gguf")); /* a vocabulary only */
+    assert_int_not_equal(fr_engine_open(&cfg, &e, &err), FR_OK);
+    assert_true(err.text[0] != 0);
+    assert_null(e);
+}
+
+static fr_status cancel_second(void *user, int64_t pos, int64_t n_rows, const float *logits, fr_err *err)
+{
+    (void)n_rows, (void)logits, (void)err;
+    if (pos > 0)
+        fr_session_cancel(user);
+    return FR_OK;
+}
+
+static void test_cancel(void **state)
+{
+    (void)state;
+    fr_err err = {0};
+    fr_engine_config cfg = logits_config(MODEL_V3);
+    cfg.n_ubatch = 10;
+    cfg.type_k = FR_TYPE_F32; /* a rounded cache has no exact window left after cancelling */
+    fr_engine *e = open_engine(cfg);
+    fr_session *s = open_session(e);
+    assert_int_equal(fr_session_append_all(s, ids.ids, 60, cancel_second, s, &err), FR_ECANCELLED);
+    int64_t n;
+    fr_session_tokens(s, &n);
+    assert_int_equal(n, 20); /* whole ubatches stay */
+    assert_null(fr_session_logits(s));
+
+    /* It goes on unharmed. */
+    float whole[1024];
+    batch_logits(e, whole);
+    assert_ok(fr_session_sync(s, ids.ids, (int64_t)ids.n, NULL, &err));
+    assert_true(logits_distance(fr_session_logits(s), whole, 1024) <= 1e-5);
+    fr_session_close(s);
+    fr_engine_close(e);
+}
+
+static void test_no_allocation_per_token(void **state)
+{
+    (void)state;
+    fr_err err = {0};
+    fr_engine *e = open_engine(logits_config(MODEL_KJV));
+    fr_session *s = open_session(e);
+    assert_ok(fr_session_append(s, ids.ids, 40, &err));
+    uint64_t before = fr_mem_total().n_allocs;
+    assert_ok(fr_session_append(s, ids.ids, 40, &err));
+    for (int i = 0; i < 20; i++)
+        assert_ok(fr_session_append(s, &ids.ids[i], 1, &err));
+    assert_int_equal(fr_mem_total().n_allocs, before);
+    fr_session_close(s);
+    fr_engine_close(e);
+}
+
+/* What the engine says it needs is what it takes. */
+static void test_memory_as_described(void **state)
+{
+    (void)state;
+    for (int mla = 0; mla <= 3; mla++) {
+        fr_engine_config cfg = logits_config(MODEL_V3);
+        cfg.mla = (fr_mla_mode)mla;
+        fr_engine *e = open_engine(cfg);
+        fr_session *s = open_session(e);
+        fr_engine_info i = fr_engine_describe(e);
+        assert_int_equal(fr_mem_tag_stats(FR_MEM_KV).bytes_now, i.kv_bytes);
+        assert_int_equal(fr_mem_tag_stats(FR_MEM_DERIVED).bytes_now, i.derived_bytes);
+        assert_int_equal(fr_mem_tag_stats(FR_MEM_WORKSPACE).bytes_now, i.workspace_bytes + i.logits_bytes);
+        fr_session_close(s);
+        fr_engine_close(e);
+        assert_int_equal(fr_mem_total().bytes_now, ids.cap * sizeof *ids.ids);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_same_logits),
+        cmocka_unit_test(test_same_bits_for_any_threads),
+        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_bad_configs),
+        cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_no_allocation_per_token),
+        cmocka_unit_test(test_memory_as_described),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
