@@ -135,7 +135,7 @@ static fr_status parse_int(fr_opt_id id, const char *text, scalar *out, fr_err *
     int64_t least = row->type == OPTS_INT ? INT32_MIN : INT64_MIN;
     int64_t most = row->type == OPTS_INT ? INT32_MAX : INT64_MAX;
     fr_str name;
-    long number;
+    long number = 0;
     if (row->words && find_word(row->words, text, &name, &number)) {
         out->i = number;
         return FR_OK;
@@ -237,7 +237,7 @@ static fr_status parse_scalar(fr_opt_id id, const char *text, bool negated, scal
 
 bool opts_accepts(fr_opt_id id, const char *text)
 {
-    scalar unused;
+    scalar unused = {0};
     return parse_scalar(id, text, false, &unused, NULL) == FR_OK;
 }
 
@@ -313,7 +313,7 @@ static fr_status store_text(fr_options *o, fr_opt_id id, fr_str text, fr_opt_ori
 fr_status opts_set(fr_options *o, fr_opt_id id, const char *text, bool negated,
                    fr_opt_origin origin, fr_err *err)
 {
-    scalar v;
+    scalar v = {0};
     void *field = opts_field(o, id);
     FR_TRY(parse_scalar(id, text, negated, &v, err));
     switch (opts_rows[id].type) {
