@@ -130,8 +130,8 @@ static fr_status run(const options *o, fr_err *err)
     fr_gguf *g = NULL;
     fr_vocab *v = NULL;
     fr_status st = fr_gguf_open(o->model, FR_GGUF_HEADERS_ONLY, &g, err);
-    if (st == FR_OK && (st = fr_vocab_open(g, &v, err)) != FR_OK)
-        fr_err_context(err, st, "%s", o->model);
+    if (st == FR_OK)
+        st = fr_vocab_open(g, &v, err);
     fr_gguf_close(g);
     if (st == FR_OK)
         st = print_all(v, o, err);

@@ -279,9 +279,6 @@ fr_status pretok_split(const pretok *p, const char *text, size_t n, pretok_words
     w->n = 0;
     if (n == 0)
         return FR_OK;
-    if (n > INT32_MAX / 3)
-        return fr_fail(err, FR_ERANGE, "text: found %zu bytes, expected at most %d", n,
-                       INT32_MAX / 3);
     FR_TRY(prepare_match(p, n, w, err));
     if (is_valid(text, n))
         return cut_valid(p, text, n, w, err);

@@ -136,9 +136,6 @@ static fr_status add_bytes(const spm_table *t, const char *p, size_t n, fr_token
 fr_status spm_encode(const spm_table *t, const char *text, size_t n, bool prefix, merge_work *work,
                      fr_buf *scratch, fr_tokens *out, fr_err *err)
 {
-    if (n > INT32_MAX / 3)
-        return fr_fail(err, FR_ERANGE, "text: found %zu bytes, expected at most %d", n,
-                       INT32_MAX / 3);
     FR_TRY(mark_blanks(text, n, prefix, scratch, err));
     merge_clear(work);
     for (size_t i = 0; i < scratch->n;) {

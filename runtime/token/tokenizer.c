@@ -16,6 +16,9 @@ void fr_tokens_free(fr_tokens *t)
     *t = (fr_tokens){0};
 }
 
+/* Both families may write three bytes for one, and count bytes in 32 bits. */
+enum { MAX_BYTES = INT32_MAX / 3 };
+
 /* The memory of one call. */
 typedef struct {
     const fr_vocab *v;
@@ -67,6 +70,8 @@ static fr_status encode(encoder *e, const char *text, size_t n, bool parse_speci
 fr_status fr_tokenize(const fr_vocab *v, const char *text, size_t n, bool add_special,
                       bool parse_special, fr_tokens *out, fr_err *err)
 {
+    if (n > MAX_BYTES)
+        return fr_fail(err, FR_ERANGE, "text: found %zu bytes, expected at most %d", n, MAX_BYTES);
     encoder e = {.v = v};
     size_t n_before = out->n;
     fr_status st = FR_OK;

@@ -221,15 +221,16 @@ static fr_status collect_special(fr_vocab *v, fr_err *err)
 
 static fr_status open_bpe(fr_vocab *v, const fr_gguf *g, fr_err *err)
 {
-    fr_str name = FR_STR("default");
+    fr_str name = {0};
     const pretok_row *row;
     const fr_gguf_value *merges;
     if (fr_gguf_find(g, KEY "pre"))
         FR_TRY(fr_gguf_get_str(g, KEY "pre", &name, err));
-    else
-        fr_log_warn(
-            KEY "pre: absent, so the default is used; convert the model again if its answers are "
-                "poor");
+    if (name.n == 0) {
+        fr_log_warn(KEY "pre: found none, so the default is used; convert the model again if its "
+                        "answers are poor");
+        name = FR_STR("default");
+    }
     FR_TRY(pretok_find(name, &row, err));
     FR_TRY(fr_gguf_get_array(g, KEY "merges", true, &merges, err));
     FR_TRY(pretok_compile(row, &v->pre, err));
@@ -277,6 +278,9 @@ fr_status fr_vocab_open(const fr_gguf *g, fr_vocab **out, fr_err *err)
     v->arena = fr_arena_make(FR_MEM_VOCAB);
     fr_status st = open_vocab(v, g, err);
     if (st != FR_OK) {
+        const char *path = fr_gguf_path(g, 0); /* the reader's own texts name it already */
+        if (err && strncmp(err->text, path, strlen(path)) != 0)
+            fr_err_context(err, st, "%s", path);
         fr_vocab_free(v);
         return st;
     }
