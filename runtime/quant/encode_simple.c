@@ -1,4 +1,4 @@
-/* Encoders without a search: floats, q8_0, q4_0. */
+/* Encoders without a search: floats, q8_0. */
 #include <math.h>
 #include <string.h>
 
@@ -52,22 +52,5 @@ void quant_encode_q8_0(const float *x, int64_t cols, const float *importance, vo
             f.q[e] = (uint8_t)(int)roundf(x[i + e] * inv);
         memset(blk, 0, sizeof(*blk));
         fr_q8_0_pack_plain(&f, NULL, (uint8_t *)blk, 0);
-    }
-}
-
-/* Codes are -8..7 times d, so the extreme value becomes -8 exactly. */
-void quant_encode_q4_0(const float *x, int64_t cols, const float *importance, void *dst)
-{
-    (void)importance;
-    fr_block_q4_0 *blk = dst;
-    for (int64_t i = 0; i < cols; i += 32, blk++) {
-        float d = extreme(x + i, 32) / -8, inv = d != 0 ? 1 / d : 0;
-        fr_q4_0_fields f = {.d = {fr_f32_to_f16(d)}};
-        for (int e = 0; e < 32; e++) {
-            int q = (int)(x[i + e] * inv + 8.5f);
-            f.q[e] = (uint8_t)(q > 15 ? 15 : q);
-        }
-        memset(blk, 0, sizeof(*blk));
-        fr_q4_0_pack_plain(&f, NULL, (uint8_t *)blk, 0);
     }
 }

@@ -4,20 +4,25 @@
  * How a format is stated. Each types/NAME.h defines, and then includes type_code.inc, which turns
  * the statements into functions (and says which):
  *
- *   FR_T                     the type's name, q4_K
- *   FR_T_WEIGHTS             weights that are unpacked at a time, a whole number of blocks
- *   FR_T_FIELDS(F)           F(name, entries, C type): the integers that a block holds for one row
- *   FR_T_PLAIN(P, M, X)      where they stand in a block of the plain form
+ *   FR_T                       the type's name, q4_K
+ *   FR_T_WEIGHTS               weights that are unpacked at a time, a whole number of blocks
+ *   FR_T_FIELDS(F)             F(name, entries, C type): the integers of one row in a block
+ *   FR_T_PLAIN(P, M, X)        where they stand in a block of the plain form
  *   FR_T_INTERLEAVED(P, M, X)  where they stand in a block of a group of rows
- *   FR_T_VALUE(F)            weight e as an expression of F(name, entry)
+ *   FR_T_VALUE(F)              weight e as an expression of F(name, entry)
  *
  * A place is P(name, byte, bit, width, shift): the `width` bits from bit `bit` (0 = least
  * significant, may exceed 7) of the little-endian integer at `byte` are bits shift.. of the entry.
  * M is the same in the row header; X has a sixth argument, a code (below) that those bits are
- * stored in. Byte and bit are expressions of the entry's number, under the name that reads best, e
- * (weight), s (sub-block), t (codebook group), and of a weight's  b = e/32, h = e/16%2, j = e/4%4,
- *   i = e%4, so that e = 32*b + 16*h + 4*j + i,
- * and of the row's number k in its group. All are unsigned.
+ * stored in. Byte and bit are expressions of the entry's number, under the name that reads best:
+ *
+ *   e             weight; e = 32*b + 16*h + 4*j + i with
+ *   b, h, j, i    sub-block of 32, half, quad, lane: e/32, e/16%2, e/4%4, e%4
+ *   s             sub-block, where there is one entry a sub-block
+ *   t             codebook group, where there is one entry a group
+ *   k             not the entry's: the row's number in its group
+ *
+ * All are unsigned. A field has 1, 2 or a multiple of 4 entries.
  *
  * Decoding is: unpack the fields, apply the value. Repacking is: unpack by one form's places, pack
  * by the other's. So an arrangement of bits is written down once. Arrangements that several types
