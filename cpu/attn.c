@@ -8,7 +8,8 @@ static const attn_kernels *kernels_of(const fr_cpu *cpu)
     return fr_cpu_isa(cpu) >= FR_ISA_AVX2 ? &attn_kernels_avx2 : &attn_kernels_base;
 }
 
-/* ---- writing the cache ----------------------------------------------------------------------------------- */
+/* ---- writing the cache
+ * ----------------------------------------------------------------------------------- */
 
 static void kv_store_thread(void *arg, int i_thread, int n_threads)
 {
@@ -40,9 +41,11 @@ void fr_cpu_kv_store(fr_cpu *cpu, const fr_cpu_kv_store_args *args)
         fr_cpu_run(cpu, kv_store_thread, (void *)(uintptr_t)args);
 }
 
-/* ---- reading the cache ----------------------------------------------------------------------------------- */
+/* ---- reading the cache
+ * ----------------------------------------------------------------------------------- */
 
-/* The exact row of position p for a reader that takes positions above `beyond` exact; NULL: read the cache. */
+/* The exact row of position p for a reader that takes positions above `beyond` exact; NULL: read
+ * the cache. */
 static const float *exact_row(const fr_cpu_kv *kv, int64_t p, int64_t beyond, int64_t h)
 {
     if (kv->window == 0 || p <= beyond)
@@ -54,26 +57,28 @@ static const float *exact_row(const fr_cpu_kv *kv, int64_t p, int64_t beyond, in
     return NULL;
 }
 
-static void read_row(const attn_kernels *kernels, const fr_cpu_kv *kv, int64_t p, int64_t beyond, int64_t h,
-                     float *out)
+static void read_row(const attn_kernels *kernels, const fr_cpu_kv *kv, int64_t p, int64_t beyond,
+                     int64_t h, float *out)
 {
     const float *exact = exact_row(kv, p, beyond, h);
     if (exact)
         memcpy(out, exact, (size_t)kv->stored * sizeof *out);
     else
-        kernels->decode(kv->type, kv->base + (size_t)(p * kv->per_pos + h) * kv->row_bytes, kv->stored, out);
+        kernels->decode(kv->type, kv->base + (size_t)(p * kv->per_pos + h) * kv->row_bytes,
+                        kv->stored, out);
 }
 
-/* n <= FR_ATTN_BLOCK positions from p on, for head h, as floats `ld` apart: in place where they stand as floats
- * in one place, else in `tmp`. */
-static const float *read_block(const attn_kernels *kernels, const fr_cpu_kv *kv, int64_t p, int64_t n,
-                               int64_t beyond, int64_t h, float *tmp, int64_t *ld)
+/* n <= FR_ATTN_BLOCK positions from p on, for head h, as floats `ld` apart: in place where they
+ * stand as floats in one place, else in `tmp`. */
+static const float *read_block(const attn_kernels *kernels, const fr_cpu_kv *kv, int64_t p,
+                               int64_t n, int64_t beyond, int64_t h, float *tmp, int64_t *ld)
 {
     if (kv->per_pos == 1)
         h = 0;
     *ld = kv->stored * kv->per_pos;
     if (kv->type == FR_TYPE_F32 && kv->window == 0)
-        return (const float *)(const void *)(kv->base + (size_t)(p * kv->per_pos + h) * kv->row_bytes);
+        return (const float *)(const void *)(kv->base +
+                                             (size_t)(p * kv->per_pos + h) * kv->row_bytes);
     const float *first = exact_row(kv, p, beyond, h), *last = exact_row(kv, p + n - 1, beyond, h);
     if (first && last == first + (n - 1) * *ld)
         return first;
@@ -87,9 +92,11 @@ void fr_cpu_kv_keep(const fr_cpu_kv *kv, int64_t n_tokens)
 {
     if (kv->window == 0)
         return;
-    int64_t row = kv->per_pos * kv->stored, skip = n_tokens > kv->window ? n_tokens - kv->window : 0;
+    int64_t row = kv->per_pos * kv->stored,
+            skip = n_tokens > kv->window ? n_tokens - kv->window : 0;
     for (int64_t t = skip; t < n_tokens; t++)
-        memcpy(kv->recent + (kv->pos0 + t) % kv->window * row, kv->staged + t * row, (size_t)row * sizeof(float));
+        memcpy(kv->recent + (kv->pos0 + t) % kv->window * row, kv->staged + t * row,
+               (size_t)row * sizeof(float));
 }
 
 typedef struct {
@@ -114,7 +121,8 @@ void fr_cpu_kv_load(fr_cpu *cpu, const fr_cpu_kv *kv, int64_t from, int64_t n, f
     fr_cpu_run(cpu, kv_load_thread, &job);
 }
 
-/* ---- state of one (token, head) -------------------------------------------------------------------------- */
+/* ---- state of one (token, head)
+ * -------------------------------------------------------------------------- */
 
 static float *state_of(const fr_cpu_attn_args *a, int64_t t, int64_t h)
 {
@@ -144,11 +152,12 @@ static void add_block(const attn_kernels *k, const fr_cpu_attn_args *a, int64_t 
                       const attn_block *b)
 {
     const float *q2 = a->q2 ? a->q2 + t * a->ldq2 + h * a->q2_stride : NULL;
-    k->add_block(a->q1 + t * a->ldq1 + h * a->q1_stride, a->w1, q2, a->w2, b, a->wv, a->scale, state_of(a, t, h),
-                 out_of(a, t, h));
+    k->add_block(a->q1 + t * a->ldq1 + h * a->q1_stride, a->w1, q2, a->w2, b, a->wv, a->scale,
+                 state_of(a, t, h), out_of(a, t, h));
 }
 
-/* ---- from the cache --------------------------------------------------------------------------------------- */
+/* ---- from the cache
+ * --------------------------------------------------------------------------------------- */
 
 typedef struct {
     const attn_kernels *kernels;
@@ -168,7 +177,8 @@ size_t fr_cpu_attn_scratch_bytes(const fr_cpu *cpu, const fr_cpu_kv *k, const fr
     return (block_floats(k) + block_floats(v)) * sizeof(float) * (size_t)fr_cpu_n_threads(cpu);
 }
 
-/* All blocks of one token for heads [h0, h1), which share the rows when the cache has one a position. */
+/* All blocks of one token for heads [h0, h1), which share the rows when the cache has one a
+ * position. */
 static void attend_heads(const cached_job *job, int64_t t, int64_t h0, int64_t h1, float *scratch)
 {
     const fr_cpu_attn_args *a = job->args;
@@ -195,7 +205,8 @@ static void attend_heads(const cached_job *job, int64_t t, int64_t h0, int64_t h
         finish(a, t, h);
 }
 
-/* Tokens see more positions the later they come, so threads take (token, piece of heads) in turn. */
+/* Tokens see more positions the later they come, so threads take (token, piece of heads) in turn.
+ */
 static void cached_thread(void *arg, int i_thread, int n_threads)
 {
     const cached_job *job = arg;
@@ -207,14 +218,15 @@ static void cached_thread(void *arg, int i_thread, int n_threads)
     }
 }
 
-void fr_cpu_attn_cached(fr_cpu *cpu, const fr_cpu_attn_args *args, const fr_cpu_kv *k, const fr_cpu_kv *v,
-                        void *scratch)
+void fr_cpu_attn_cached(fr_cpu *cpu, const fr_cpu_attn_args *args, const fr_cpu_kv *k,
+                        const fr_cpu_kv *v, void *scratch)
 {
     cached_job job = {kernels_of(cpu), args, k, v, scratch, block_floats(k) + block_floats(v)};
     fr_cpu_run(cpu, cached_thread, &job);
 }
 
-/* ---- from expanded chunks --------------------------------------------------------------------------------- */
+/* ---- from expanded chunks
+ * --------------------------------------------------------------------------------- */
 
 typedef struct {
     const attn_kernels *kernels;

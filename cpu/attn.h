@@ -11,10 +11,10 @@ typedef struct {
 } attn_block;
 
 typedef struct {
-    /* Adds a block to the running softmax of one (token, head): state[0] = maximum, state[1] = sum of
-     * weights, acc[wv] = weighted sum of v. A fresh state is {-INFINITY, 0}. */
-    void (*add_block)(const float *q1, int64_t w1, const float *q2, int64_t w2, const attn_block *b, int64_t wv,
-                      float scale, float *state, float *acc);
+    /* Adds a block to the running softmax of one (token, head): state[0] = maximum, state[1] = sum
+     * of weights, acc[wv] = weighted sum of v. A fresh state is {-INFINITY, 0}. */
+    void (*add_block)(const float *q1, int64_t w1, const float *q2, int64_t w2, const attn_block *b,
+                      int64_t wv, float scale, float *state, float *acc);
     /* n numbers of a cache row, from its start. */
     void (*decode)(fr_type type, const void *row, int64_t n, float *out);
 } attn_kernels;

@@ -33,7 +33,8 @@ static void for_rows(fr_cpu *cpu, int64_t n_rows, int64_t cols, rows_fn fn, cons
         fr_cpu_run(cpu, rows_thread, &job);
 }
 
-/* ---- embedding ------------------------------------------------------------------------------------------ */
+/* ---- embedding
+ * ------------------------------------------------------------------------------------------ */
 
 typedef struct {
     const fr_weight *w;
@@ -48,12 +49,14 @@ static void embed_row(const void *arg, int64_t t)
     fr_decode_row(a->w->type, a->w->layout, a->w->data, a->ids[t], a->w->cols, a->y + t * a->ldy);
 }
 
-void fr_cpu_embed(fr_cpu *cpu, const fr_weight *w, const int32_t *ids, int64_t n_tokens, float *y, int64_t ldy)
+void fr_cpu_embed(fr_cpu *cpu, const fr_weight *w, const int32_t *ids, int64_t n_tokens, float *y,
+                  int64_t ldy)
 {
     for_rows(cpu, n_tokens, w->cols, embed_row, &(embed_args){w, ids, y, ldy});
 }
 
-/* ---- normalisation -------------------------------------------------------------------------------------- */
+/* ---- normalisation
+ * -------------------------------------------------------------------------------------- */
 
 typedef struct {
     const float *x, *w;
@@ -75,13 +78,14 @@ static void norm_row(const void *arg, int64_t t)
         y[i] = x[i] * scale * a->w[i];
 }
 
-void fr_cpu_rms_norm(fr_cpu *cpu, const float *x, int64_t ldx, int64_t n_tokens, int64_t cols, const float *w,
-                     float eps, float *y, int64_t ldy)
+void fr_cpu_rms_norm(fr_cpu *cpu, const float *x, int64_t ldx, int64_t n_tokens, int64_t cols,
+                     const float *w, float eps, float *y, int64_t ldy)
 {
     for_rows(cpu, n_tokens, cols, norm_row, &(norm_args){x, w, y, ldx, ldy, cols, eps});
 }
 
-/* ---- rotary embedding ------------------------------------------------------------------------------------ */
+/* ---- rotary embedding
+ * ------------------------------------------------------------------------------------ */
 
 typedef struct {
     float *x;
@@ -103,13 +107,15 @@ static void rope_row(const void *arg, int64_t t)
     }
 }
 
-void fr_cpu_rope(fr_cpu *cpu, float *x, int64_t ldx, int64_t n_tokens, int64_t n_heads, int64_t stride,
-                 int64_t n_rot, const float *turns)
+void fr_cpu_rope(fr_cpu *cpu, float *x, int64_t ldx, int64_t n_tokens, int64_t n_heads,
+                 int64_t stride, int64_t n_rot, const float *turns)
 {
-    for_rows(cpu, n_tokens, n_heads * n_rot, rope_row, &(rope_args){x, ldx, n_heads, stride, n_rot, turns});
+    for_rows(cpu, n_tokens, n_heads * n_rot, rope_row,
+             &(rope_args){x, ldx, n_heads, stride, n_rot, turns});
 }
 
-/* ---- element by element ---------------------------------------------------------------------------------- */
+/* ---- element by element
+ * ---------------------------------------------------------------------------------- */
 
 typedef struct {
     const float *a, *b;
@@ -149,7 +155,9 @@ void fr_cpu_swiglu(fr_cpu *cpu, const float *gate, const float *up, int64_t n, f
     for_rows(cpu, (n + PIECE - 1) / PIECE, PIECE, swiglu_piece, &(pair_args){gate, up, y, n});
 }
 
-/* ---- router ----------------------------------------------------------------------------------------------- */
+/* ---- router
+ * -----------------------------------------------------------------------------------------------
+ */
 
 static void softmax(float *x, int64_t n)
 {

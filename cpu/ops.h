@@ -47,23 +47,23 @@ void fr_cpu_router(fr_cpu *cpu, const fr_cpu_router_args *args);
 
 /* Rows of a cache: position p, head h at base + (p * per_pos + (per_pos > 1 ? h : 0)) * row_bytes.
  *
- * With a window, exact float32 copies of rows stand in two more places: `staged` has the positions of the
- * running batch (row (p - pos0) * per_pos + h), the ring `recent` the last `window` ones before it (row
- * p % window * per_pos + h), as far back as exact_from. `window` is a multiple of FR_ATTN_BLOCK. A token at
- * position t reads the exact rows of positions above t - window. */
+ * With a window, exact float32 copies of rows stand in two more places: `staged` has the positions
+ * of the running batch (row (p - pos0) * per_pos + h), the ring `recent` the last `window` ones
+ * before it (row p % window * per_pos + h), as far back as exact_from. `window` is a multiple of
+ * FR_ATTN_BLOCK. A token at position t reads the exact rows of positions above t - window. */
 typedef struct {
     fr_type type;
     int64_t width, stored, per_pos;
     size_t row_bytes;
-    uint8_t *base;          /* NULL: there are no such rows */
-    int64_t window;         /* 0: the fields below are not used */
+    uint8_t *base;  /* NULL: there are no such rows */
+    int64_t window; /* 0: the fields below are not used */
     float *recent, *staged;
     int64_t pos0, exact_from;
 } fr_cpu_kv;
 
-/* Writes n_tokens positions from pos0 on: row = [a, b] per head, a of width a_width (heads a_stride apart),
- * b of width b_width shared by all heads (b_width may be 0). `stored` is padded with zeros. Also fills
- * `staged` of dst. scratch: n_threads x stored floats. */
+/* Writes n_tokens positions from pos0 on: row = [a, b] per head, a of width a_width (heads a_stride
+ * apart), b of width b_width shared by all heads (b_width may be 0). `stored` is padded with zeros.
+ * Also fills `staged` of dst. scratch: n_threads x stored floats. */
 typedef struct {
     const float *a, *b;
     int64_t lda, a_width, a_stride, ldb, b_width;
@@ -76,8 +76,8 @@ void fr_cpu_kv_store(fr_cpu *cpu, const fr_cpu_kv_store_args *args);
 /* Moves the last rows of the batch from `staged` to the ring, when attention has read both. */
 void fr_cpu_kv_keep(const fr_cpu_kv *kv, int64_t n_tokens);
 
-/* Reads n positions from `from` on of a cache with one row a position: out[i * stored ..]; exact ones for the
- * batch itself and the window before it. */
+/* Reads n positions from `from` on of a cache with one row a position: out[i * stored ..]; exact
+ * ones for the batch itself and the window before it. */
 void fr_cpu_kv_load(fr_cpu *cpu, const fr_cpu_kv *kv, int64_t from, int64_t n, float *out);
 
 /* Causal attention, token t at position pos0 + t seeing positions 0 .. pos0 + t:

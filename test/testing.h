@@ -15,7 +15,7 @@
 #include "base/status.h"
 
 /* Files of the test tree and of the source tree, by path below it. */
-#define TEST_FILE(path) (FERRY_TEST_DIR "/" path)
+#define TEST_FILE(path)   (FERRY_TEST_DIR "/" path)
 #define SOURCE_FILE(path) (FERRY_SOURCE_DIR "/" path)
 
 /* Fails with the text of the error. */

@@ -69,10 +69,11 @@ static void print_speeds(const cli *c, fr_session_times before)
     t.n_single_tokens -= before.n_single_tokens;
     t.batch_seconds -= before.batch_seconds;
     t.single_seconds -= before.single_seconds;
-    fprintf(stderr, "\nprompt:     %6lld tokens in %7.3f s = %8.2f tokens/s\n", (long long)t.n_batch_tokens,
-            t.batch_seconds, rate(t.n_batch_tokens, t.batch_seconds));
-    fprintf(stderr, "generation: %6lld tokens in %7.3f s = %8.2f tokens/s\n", (long long)t.n_single_tokens,
-            t.single_seconds, rate(t.n_single_tokens, t.single_seconds));
+    fprintf(stderr, "\nprompt:     %6lld tokens in %7.3f s = %8.2f tokens/s\n",
+            (long long)t.n_batch_tokens, t.batch_seconds, rate(t.n_batch_tokens, t.batch_seconds));
+    fprintf(stderr, "generation: %6lld tokens in %7.3f s = %8.2f tokens/s\n",
+            (long long)t.n_single_tokens, t.single_seconds,
+            rate(t.n_single_tokens, t.single_seconds));
 }
 
 static fr_status run(const fr_options *o, fr_err *err)

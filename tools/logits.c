@@ -20,8 +20,9 @@ static fr_status read_ids(const char *path, fr_tokens *out, fr_err *err)
         char *end;
         long id = strtol(p, &end, 10);
         if (end == p || id < 0 || id > INT32_MAX)
-            FR_TRY_OUT(st, fr_fail(err, FR_EFORMAT, "%s: found '%.10s' at byte %zu, expected token ids", path, p,
-                                   (size_t)(p - text.p)));
+            FR_TRY_OUT(st,
+                       fr_fail(err, FR_EFORMAT, "%s: found '%.10s' at byte %zu, expected token ids",
+                               path, p, (size_t)(p - text.p)));
         FR_TRY_OUT(st, fr_tokens_add(out, (int32_t)id, err));
         p = end;
     }
@@ -35,7 +36,8 @@ typedef struct {
     int64_t n_vocab;
 } sink;
 
-static fr_status write_rows(void *user, int64_t pos, int64_t n_rows, const float *logits, fr_err *err)
+static fr_status write_rows(void *user, int64_t pos, int64_t n_rows, const float *logits,
+                            fr_err *err)
 {
     (void)pos;
     sink *s = user;

@@ -37,8 +37,8 @@ void *fr_arena_alloc(fr_arena *a, size_t n, size_t size, fr_err *err)
 {
     size_t bytes;
     if (__builtin_mul_overflow(n, size, &bytes) || bytes > PTRDIFF_MAX - 4096) {
-        fr_fail(err, FR_ENOMEM, "memory for %s: %zu x %zu bytes could not be had", fr_mem_tag_name(a->tag),
-                n, size);
+        fr_fail(err, FR_ENOMEM, "memory for %s: %zu x %zu bytes could not be had",
+                fr_mem_tag_name(a->tag), n, size);
         return NULL;
     }
     bytes = (bytes + 15) & ~(size_t)15;

@@ -13,8 +13,8 @@ fr_status fr_file_open(const char *path, fr_file *out, fr_err *err)
     *out = FR_FILE_CLOSED;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return fr_fail(err, errno == ENOENT ? FR_ENOTFOUND : FR_EIO, "%s: cannot be opened: %s", path,
-                       strerror(errno));
+        return fr_fail(err, errno == ENOENT ? FR_ENOTFOUND : FR_EIO, "%s: cannot be opened: %s",
+                       path, strerror(errno));
     struct stat st;
     if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
         close(fd);
@@ -50,7 +50,8 @@ fr_status fr_file_read_at(const fr_file *f, uint64_t offset, void *dst, size_t n
             continue;
         if (got <= 0)
             return fr_fail(err, FR_EIO, "%s: reading %zu bytes at offset %llu: %s", path, n,
-                           (unsigned long long)offset, got < 0 ? strerror(errno) : "the file ends before");
+                           (unsigned long long)offset,
+                           got < 0 ? strerror(errno) : "the file ends before");
         p += got;
         offset += (uint64_t)got;
         n -= (size_t)got;
@@ -72,8 +73,8 @@ fr_status fr_file_slurp(const char *path, size_t max_bytes, fr_buf *out, fr_err 
     int is_stdin = strcmp(path, "-") == 0;
     int fd = is_stdin ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return fr_fail(err, errno == ENOENT ? FR_ENOTFOUND : FR_EIO, "%s: cannot be opened: %s", path,
-                       strerror(errno));
+        return fr_fail(err, errno == ENOENT ? FR_ENOTFOUND : FR_EIO, "%s: cannot be opened: %s",
+                       path, strerror(errno));
     size_t start = out->n;
     fr_status st = FR_OK;
     for (;;) {

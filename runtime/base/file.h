@@ -1,5 +1,5 @@
-/* Files: whole reads, checked positional reads, read-only maps, and writing that never leaves half a
- * file behind. */
+/* Files: whole reads, checked positional reads, read-only maps, and writing that never leaves half
+ * a file behind. */
 #ifndef FR_BASE_FILE_H
 #define FR_BASE_FILE_H
 
@@ -16,7 +16,8 @@ typedef struct {
 
 #define FR_FILE_CLOSED ((fr_file){.fd = -1})
 
-/* FR_ENOTFOUND when it does not exist, FR_EINVAL for a folder, FR_EIO otherwise; texts name the path. */
+/* FR_ENOTFOUND when it does not exist, FR_EINVAL for a folder, FR_EIO otherwise; texts name the
+ * path. */
 fr_status fr_file_open(const char *path, fr_file *out, fr_err *err);
 
 /* Maps the whole file (an empty one maps to a valid pointer of size 0). */

@@ -15,8 +15,8 @@ void fr_log_set_level(fr_log_level most_verbose);   /* default FR_LOG_INFO */
 void fr_log(fr_log_level level, const char *fmt, ...) FR_PRINTF(2, 3);
 
 #define fr_log_error(...) fr_log(FR_LOG_ERROR, __VA_ARGS__)
-#define fr_log_warn(...) fr_log(FR_LOG_WARN, __VA_ARGS__)
-#define fr_log_info(...) fr_log(FR_LOG_INFO, __VA_ARGS__)
+#define fr_log_warn(...)  fr_log(FR_LOG_WARN, __VA_ARGS__)
+#define fr_log_info(...)  fr_log(FR_LOG_INFO, __VA_ARGS__)
 #define fr_log_debug(...) fr_log(FR_LOG_DEBUG, __VA_ARGS__)
 
 #endif

@@ -5,8 +5,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-/* Blocks of at least this size come from mmap: zero pages that cost nothing until they are touched (a KV
- * cache for the whole context of a model is mostly never filled). */
+/* Blocks of at least this size come from mmap: zero pages that cost nothing until they are touched
+ * (a KV cache for the whole context of a model is mostly never filled). */
 enum { MAP_BYTES = 4 << 20 };
 
 /* Stands before every block; its size keeps the block aligned. */
@@ -125,12 +125,13 @@ void *fr_mem_array(fr_mem_tag tag, size_t n, size_t size, fr_err *err)
     if (!__builtin_mul_overflow(n, size, &bytes))
         p = fr_mem_alloc(tag, bytes);
     if (!p)
-        fr_fail(err, FR_ENOMEM, "memory for %s: %zu x %zu bytes could not be had", fr_mem_tag_name(tag), n,
-                size);
+        fr_fail(err, FR_ENOMEM, "memory for %s: %zu x %zu bytes could not be had",
+                fr_mem_tag_name(tag), n, size);
     return p;
 }
 
-fr_status fr_mem_grow(fr_mem_tag tag, void **items, size_t *cap, size_t need, size_t size, fr_err *err)
+fr_status fr_mem_grow(fr_mem_tag tag, void **items, size_t *cap, size_t need, size_t size,
+                      fr_err *err)
 {
     if (need <= *cap)
         return FR_OK;

@@ -1,8 +1,8 @@
 /* Tagged host memory.
  *
  * Every block belongs to a tag, so that a memory report can say what the bytes are for, and a test
- * can count allocations or make the n-th one fail. Blocks are aligned to FR_MEM_ALIGN. All functions
- * may be called from any thread. */
+ * can count allocations or make the n-th one fail. Blocks are aligned to FR_MEM_ALIGN. All
+ * functions may be called from any thread. */
 #ifndef FR_BASE_MEM_H
 #define FR_BASE_MEM_H
 
@@ -45,8 +45,8 @@ typedef struct {
 /* A new block of `bytes` (0 counts as 1) zero bytes, or NULL. Free with fr_mem_free. */
 void *fr_mem_alloc(fr_mem_tag tag, size_t bytes);
 
-/* The block `p` (or NULL) with its size changed; its tag stays (a new block gets `tag`). Bytes beyond
- * the old size are not cleared. On failure NULL, and `p` is as it was. */
+/* The block `p` (or NULL) with its size changed; its tag stays (a new block gets `tag`). Bytes
+ * beyond the old size are not cleared. On failure NULL, and `p` is as it was. */
 void *fr_mem_realloc(fr_mem_tag tag, void *p, size_t bytes);
 
 void fr_mem_free(void *p);
@@ -58,7 +58,8 @@ void *fr_mem_array(fr_mem_tag tag, size_t n, size_t size, fr_err *err);
 
 /* Grows the array *items of element size `size` to hold at least `need` elements, by doubling.
  * *items keeps its old value on failure (FR_ENOMEM). */
-fr_status fr_mem_grow(fr_mem_tag tag, void **items, size_t *cap, size_t need, size_t size, fr_err *err);
+fr_status fr_mem_grow(fr_mem_tag tag, void **items, size_t *cap, size_t need, size_t size,
+                      fr_err *err);
 
 /* A new copy of n bytes plus a terminating 0, or NULL with *err set. */
 char *fr_mem_strndup(fr_mem_tag tag, const char *s, size_t n, fr_err *err);

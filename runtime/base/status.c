@@ -40,7 +40,8 @@ fr_status fr_err_context(fr_err *err, fr_status code, const char *fmt, ...)
 
 const char *fr_status_name(fr_status code)
 {
-    static const char *const names[] = {"OK",        "EINVAL", "ENOMEM",       "EIO",        "EFORMAT",
-                                        "ENOTFOUND", "ERANGE", "EUNSUPPORTED", "ECANCELLED", "EINTERNAL"};
+    static const char *const names[] = {"OK",         "EINVAL",    "ENOMEM", "EIO",
+                                        "EFORMAT",    "ENOTFOUND", "ERANGE", "EUNSUPPORTED",
+                                        "ECANCELLED", "EINTERNAL"};
     return (size_t)code < sizeof names / sizeof *names ? names[code] : "unknown status";
 }

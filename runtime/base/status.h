@@ -1,8 +1,8 @@
 /* Status codes and error texts.
  *
- * Every function that can fail returns an fr_status (0 = ok) and takes a last parameter `fr_err *err`,
- * which may be NULL. On failure it holds the code and one text of the form
- * "object: found, expected, remedy". */
+ * Every function that can fail returns an fr_status (0 = ok) and takes a last parameter `fr_err
+ * *err`, which may be NULL. On failure it holds the code and one text of the form "object: found,
+ * expected, remedy". */
 #ifndef FR_BASE_STATUS_H
 #define FR_BASE_STATUS_H
 
@@ -39,7 +39,8 @@ fr_status fr_err_context(fr_err *err, fr_status code, const char *fmt, ...) FR_P
 /* "EFORMAT" and so on; never NULL. */
 const char *fr_status_name(fr_status code);
 
-/* Leaves the function with the status of a failed expression: for functions with nothing to undo. */
+/* Leaves the function with the status of a failed expression: for functions with nothing to undo.
+ */
 #define FR_TRY(expr)                                                                               \
     do {                                                                                           \
         fr_status fr_try_status_ = (expr);                                                         \
@@ -47,7 +48,8 @@ const char *fr_status_name(fr_status code);
             return fr_try_status_;                                                                 \
     } while (0)
 
-/* Stores the status in `st` and goes to the label `out`: for functions that have something to undo. */
+/* Stores the status in `st` and goes to the label `out`: for functions that have something to undo.
+ */
 #define FR_TRY_OUT(st, expr)                                                                       \
     do {                                                                                           \
         if (((st) = (expr)) != FR_OK)                                                              \

@@ -15,7 +15,7 @@ typedef struct {
 } fr_str;
 
 #define FR_STR(literal) ((fr_str){(literal), sizeof(literal) - 1})
-#define FR_STR_ARG(s) (int)(s).n, (s).p /* for "%.*s" */
+#define FR_STR_ARG(s)   (int)(s).n, (s).p /* for "%.*s" */
 
 fr_str fr_str_of(const char *terminated);
 bool fr_str_eq(fr_str a, fr_str b);

@@ -21,11 +21,11 @@ static fr_status check_config(const fr_engine_config *cfg, fr_err *err)
     if (!cfg->model_path || !cfg->model_path[0])
         return fr_fail(err, FR_EINVAL, "model: no file named; use -m FILE");
     if (cfg->n_ctx < 0 || cfg->n_ctx > INT32_MAX)
-        return fr_fail(err, FR_ERANGE, "context: found %lld tokens, expected 0 to %d", (long long)cfg->n_ctx,
-                       INT32_MAX);
+        return fr_fail(err, FR_ERANGE, "context: found %lld tokens, expected 0 to %d",
+                       (long long)cfg->n_ctx, INT32_MAX);
     if (cfg->n_ubatch < 1 || cfg->n_ubatch > 1 << 20)
-        return fr_fail(err, FR_ERANGE, "ubatch: found %lld tokens, expected 1 to %d", (long long)cfg->n_ubatch,
-                       1 << 20);
+        return fr_fail(err, FR_ERANGE, "ubatch: found %lld tokens, expected 1 to %d",
+                       (long long)cfg->n_ubatch, 1 << 20);
     return FR_OK;
 }
 
@@ -50,7 +50,8 @@ static fr_status load_model(fr_engine *e, fr_err *err)
     FR_TRY(fr_model_open(e->gguf, cfg->mla, &e->model, err));
     FR_TRY(fr_vocab_open(e->gguf, &e->vocab, err));
     if (fr_vocab_size(e->vocab) > e->model->hp.n_vocab)
-        return fr_fail(err, FR_EFORMAT, "vocabulary: found %d tokens, but token_embd.weight has %lld rows",
+        return fr_fail(err, FR_EFORMAT,
+                       "vocabulary: found %d tokens, but token_embd.weight has %lld rows",
                        fr_vocab_size(e->vocab), (long long)e->model->hp.n_vocab);
     fr_str name = FR_STR("");
     if (fr_gguf_find(e->gguf, "general.name"))
@@ -68,14 +69,16 @@ static fr_status choose_context(fr_engine *e, fr_err *err)
     if (e->cfg.n_ctx == 0)
         e->cfg.n_ctx = trained;
     if (e->cfg.n_ctx > trained)
-        fr_log_warn("context: %lld tokens, but the model was trained for %lld; far texts may suffer",
-                    (long long)e->cfg.n_ctx, (long long)trained);
+        fr_log_warn(
+            "context: %lld tokens, but the model was trained for %lld; far texts may suffer",
+            (long long)e->cfg.n_ctx, (long long)trained);
     if (e->cfg.n_ubatch > e->cfg.n_ctx)
         e->cfg.n_ubatch = e->cfg.n_ctx;
     if (e->cfg.expand_bytes == 0)
         e->cfg.expand_bytes = UINT64_MAX;
     if (e->cfg.mla != FR_MLA_PLAIN && e->cfg.type_v != e->cfg.type_k)
-        fr_log_info("KV cache: V is a view of the latent K rows (-mla %d); -ctv has no effect", (int)e->cfg.mla);
+        fr_log_info("KV cache: V is a view of the latent K rows (-mla %d); -ctv has no effect",
+                    (int)e->cfg.mla);
     return fr_kv_layout_make(e->model, e->cfg.type_k, e->cfg.type_v, e->cfg.kv_window, &e->kv, err);
 }
 
@@ -140,9 +143,11 @@ fr_engine_info fr_engine_describe(const fr_engine *e)
         .n_ctx = e->cfg.n_ctx,
         .file_bytes = e->model->file_bytes,
         .derived_bytes = e->model->derived_bytes,
-        .kv_bytes = (fr_kv_layer_bytes(&e->kv, e->cfg.n_ctx) + fr_kv_recent_bytes(&e->kv)) * (uint64_t)e->kv.n_layer,
+        .kv_bytes = (fr_kv_layer_bytes(&e->kv, e->cfg.n_ctx) + fr_kv_recent_bytes(&e->kv)) *
+                    (uint64_t)e->kv.n_layer,
         .workspace_bytes = fr_exec_bytes(e->exec),
-        .logits_bytes = (uint64_t)e->model->hp.n_vocab * sizeof(float) * (uint64_t)engine_n_outputs(e),
+        .logits_bytes =
+            (uint64_t)e->model->hp.n_vocab * sizeof(float) * (uint64_t)engine_n_outputs(e),
         .n_threads = fr_cpu_n_threads(e->cpu_single),
         .n_threads_batch = fr_cpu_n_threads(e->cpu_batch),
         .isa = fr_cpu_isa(e->cpu_single),

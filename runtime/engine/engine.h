@@ -1,7 +1,8 @@
-/* ferry's public API: an engine holds a loaded model, a session one sequence of tokens with its KV cache.
+/* ferry's public API: an engine holds a loaded model, a session one sequence of tokens with its KV
+ * cache.
  *
- * One thread at a time may use an engine and its sessions (the engine thread); fr_session_cancel may be
- * called from anywhere, a signal handler included. */
+ * One thread at a time may use an engine and its sessions (the engine thread); fr_session_cancel
+ * may be called from anywhere, a signal handler included. */
 #ifndef FR_ENGINE_ENGINE_H
 #define FR_ENGINE_ENGINE_H
 
@@ -15,16 +16,17 @@ typedef struct fr_session fr_session;
 
 typedef struct {
     const char *model_path;
-    int64_t n_ctx;           /* longest sequence; 0 = what the model was trained for */
-    int64_t n_ubatch;        /* tokens computed together */
-    int n_threads;           /* for single tokens; <= 0 = one per core */
-    int n_threads_batch;     /* for batches; <= 0 = as n_threads */
+    int64_t n_ctx;       /* longest sequence; 0 = what the model was trained for */
+    int64_t n_ubatch;    /* tokens computed together */
+    int n_threads;       /* for single tokens; <= 0 = one per core */
+    int n_threads_batch; /* for batches; <= 0 = as n_threads */
     fr_isa max_isa;
     fr_mla_mode mla;
-    fr_type type_k, type_v;  /* of the KV cache */
-    int64_t kv_window;       /* last positions that are kept exact besides (kv.h); 0 = none */
-    uint64_t expand_bytes;   /* bound of the buffers in which prefill expands K and V (-amb); 0 = none */
-    bool all_logits;         /* sessions can deliver the logits of every token */
+    fr_type type_k, type_v; /* of the KV cache */
+    int64_t kv_window;      /* last positions that are kept exact besides (kv.h); 0 = none */
+    uint64_t
+        expand_bytes; /* bound of the buffers in which prefill expands K and V (-amb); 0 = none */
+    bool all_logits;  /* sessions can deliver the logits of every token */
     bool mmap, check_tensors;
     fr_progress_fn progress; /* while loading; may be NULL */
     void *progress_user;
@@ -38,7 +40,7 @@ fr_status fr_engine_open(const fr_engine_config *cfg, fr_engine **out, fr_err *e
 void fr_engine_close(fr_engine *e); /* after its sessions; NULL is allowed */
 
 typedef struct {
-    const char *name, *arch;   /* general.name or "", general.architecture */
+    const char *name, *arch; /* general.name or "", general.architecture */
     int64_t n_params, n_layer, n_vocab, n_ctx_train, n_ctx;
     uint64_t file_bytes, derived_bytes, workspace_bytes;
     uint64_t kv_bytes, logits_bytes; /* of one session */
@@ -50,7 +52,8 @@ fr_engine_info fr_engine_describe(const fr_engine *e);
 const fr_vocab *fr_engine_vocab(const fr_engine *e);
 fr_str fr_engine_chat_template(const fr_engine *e); /* the model's own; empty when it has none */
 
-/* ---- sessions --------------------------------------------------------------------------------------------- */
+/* ---- sessions
+ * --------------------------------------------------------------------------------------------- */
 
 fr_status fr_session_open(fr_engine *e, fr_session **out, fr_err *err);
 void fr_session_close(fr_session *s);
@@ -58,61 +61,73 @@ void fr_session_close(fr_session *s);
 /* The tokens whose K and V are cached. */
 const int32_t *fr_session_tokens(const fr_session *s, int64_t *n);
 
-/* Makes the session hold exactly tokens[0..n), n > 0: keeps the longest common prefix (*n_reused tokens) and
- * computes the rest. Afterwards fr_session_logits are those of the last token. FR_ERANGE when n is beyond the
- * context, FR_EINVAL for an id outside the vocabulary, FR_ECANCELLED: in all cases the session stays usable
- * and holds a prefix of what was asked. */
-fr_status fr_session_sync(fr_session *s, const int32_t *tokens, int64_t n, int64_t *n_reused, fr_err *err);
+/* Makes the session hold exactly tokens[0..n), n > 0: keeps the longest common prefix (*n_reused
+ * tokens) and computes the rest. Afterwards fr_session_logits are those of the last token.
+ * FR_ERANGE when n is beyond the context, FR_EINVAL for an id outside the vocabulary,
+ * FR_ECANCELLED: in all cases the session stays usable and holds a prefix of what was asked. */
+fr_status fr_session_sync(fr_session *s, const int32_t *tokens, int64_t n, int64_t *n_reused,
+                          fr_err *err);
 
 /* Appends n > 0 tokens; as fr_session_sync otherwise. */
 fr_status fr_session_append(fr_session *s, const int32_t *tokens, int64_t n, fr_err *err);
 
-/* Appends, and hands over the logits of every one of the tokens: n_rows rows of n_vocab, for positions pos,
- * pos + 1, ... Needs all_logits. A failing status from fn ends the call with it. */
-typedef fr_status (*fr_logits_fn)(void *user, int64_t pos, int64_t n_rows, const float *logits, fr_err *err);
-fr_status fr_session_append_all(fr_session *s, const int32_t *tokens, int64_t n, fr_logits_fn fn, void *user,
-                                fr_err *err);
+/* Appends, and hands over the logits of every one of the tokens: n_rows rows of n_vocab, for
+ * positions pos, pos + 1, ... Needs all_logits. A failing status from fn ends the call with it. */
+typedef fr_status (*fr_logits_fn)(void *user, int64_t pos, int64_t n_rows, const float *logits,
+                                  fr_err *err);
+fr_status fr_session_append_all(fr_session *s, const int32_t *tokens, int64_t n, fr_logits_fn fn,
+                                void *user, fr_err *err);
 
 /* Forgets everything from position n on. */
 void fr_session_truncate(fr_session *s, int64_t n);
 
-/* Logits (n_vocab) of the last token, or NULL after a truncation or failure. Valid until the next call. */
+/* Logits (n_vocab) of the last token, or NULL after a truncation or failure. Valid until the next
+ * call. */
 const float *fr_session_logits(const fr_session *s);
 
 /* Stops a running computation soon; the next one starts unharmed. Async-signal-safe. */
 void fr_session_cancel(fr_session *s);
 
-/* Tokens computed and seconds spent, by batches and by single tokens, since the session was opened. */
+/* Tokens computed and seconds spent, by batches and by single tokens, since the session was opened.
+ */
 typedef struct {
     int64_t n_batch_tokens, n_single_tokens;
     double batch_seconds, single_seconds;
 } fr_session_times;
 fr_session_times fr_session_timing(const fr_session *s);
 
-/* ---- generating text ------------------------------------------------------------------------------------------ */
+/* ---- generating text
+ * ------------------------------------------------------------------------------------------ */
 
 typedef struct {
-    int64_t n_predict;        /* at most so many tokens; < 0 = until the model ends or the context is full */
+    int64_t
+        n_predict; /* at most so many tokens; < 0 = until the model ends or the context is full */
     const char *const *stops; /* text that ends the generation and is not given out */
     size_t n_stops;
-    bool special;             /* give out control tokens too */
+    bool special; /* give out control tokens too */
 } fr_generate_params;
 
-typedef enum { FR_STOP_LIMIT, FR_STOP_EOG, FR_STOP_WORD, FR_STOP_CONTEXT, FR_STOP_CALLER } fr_stop_reason;
+typedef enum {
+    FR_STOP_LIMIT,
+    FR_STOP_EOG,
+    FR_STOP_WORD,
+    FR_STOP_CONTEXT,
+    FR_STOP_CALLER
+} fr_stop_reason;
 
 typedef struct {
     fr_stop_reason reason;
-    const char *stop_word;    /* of params->stops, for FR_STOP_WORD */
-    int64_t n_generated;      /* tokens picked, an end token included */
+    const char *stop_word; /* of params->stops, for FR_STOP_WORD */
+    int64_t n_generated;   /* tokens picked, an end token included */
 } fr_generate_result;
 
 /* Whole UTF-8 characters as they become certain; returning false stops. */
 typedef bool (*fr_text_fn)(void *user, const char *text, size_t n);
 
-/* Picks tokens after what the session holds (it must have logits) and appends each. The sampler must have
- * accepted the history that its penalties shall see. The last token picked is not appended: nobody needs what
- * would follow it. */
-fr_status fr_generate(fr_session *s, fr_sampler *sampler, const fr_generate_params *params, fr_text_fn fn,
-                      void *user, fr_generate_result *result, fr_err *err);
+/* Picks tokens after what the session holds (it must have logits) and appends each. The sampler
+ * must have accepted the history that its penalties shall see. The last token picked is not
+ * appended: nobody needs what would follow it. */
+fr_status fr_generate(fr_session *s, fr_sampler *sampler, const fr_generate_params *params,
+                      fr_text_fn fn, void *user, fr_generate_result *result, fr_err *err);
 
 #endif

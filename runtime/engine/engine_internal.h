@@ -6,11 +6,11 @@
 #include "engine/exec.h"
 
 struct fr_engine {
-    fr_engine_config cfg;  /* with its defaults filled in; the path is not kept */
+    fr_engine_config cfg; /* with its defaults filled in; the path is not kept */
     fr_gguf *gguf;
     fr_vocab *vocab;
     fr_cpu *cpu_single;
-    fr_cpu *cpu_batch;     /* may be cpu_single */
+    fr_cpu *cpu_batch; /* may be cpu_single */
     fr_model *model;
     fr_store *store;
     fr_kv_layout kv;
@@ -21,12 +21,12 @@ struct fr_engine {
 struct fr_session {
     fr_engine *e;
     fr_kv *kv;
-    int32_t *tokens;       /* n_ctx of them, n_tokens valid */
+    int32_t *tokens; /* n_ctx of them, n_tokens valid */
     int64_t n_tokens;
-    float *logits;         /* n_outputs rows of n_vocab */
-    const float *last;     /* the row of the last token, or NULL */
-    int32_t *outputs;      /* n_outputs indices */
-    int64_t n_outputs;     /* rows there is room for */
+    float *logits;     /* n_outputs rows of n_vocab */
+    const float *last; /* the row of the last token, or NULL */
+    int32_t *outputs;  /* n_outputs indices */
+    int64_t n_outputs; /* rows there is room for */
     atomic_bool cancel;
     fr_session_times times;
 };

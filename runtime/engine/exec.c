@@ -16,8 +16,8 @@ typedef struct {
 /* Buffers of the expanding attention, for `chunk` positions. */
 typedef struct {
     int64_t chunk;
-    float *latent;  /* chunk x stored */
-    float *k, *v;   /* chunk x n_head x ...; v is empty when kv_b always gives both */
+    float *latent; /* chunk x stored */
+    float *k, *v;  /* chunk x n_head x ...; v is empty when kv_b always gives both */
     uint8_t *act;
 } expand_buffers;
 
@@ -29,7 +29,7 @@ struct fr_exec {
     fr_graph graphs[N_PATHS];
     size_t *offsets[N_PATHS];
     int n_paths;
-    uint8_t *work;         /* all values but the logits */
+    uint8_t *work; /* all values but the logits */
     uint8_t *act, *moe;
     float *router, *state, *attn, *kv_row, *turns;
     float *staged_k, *staged_v; /* exact rows of the running batch, one layer at a time */
@@ -45,7 +45,9 @@ struct fr_exec {
     prepared prep;
 };
 
-/* ---- values ---------------------------------------------------------------------------------------------------- */
+/* ---- values
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 static int64_t rows_of(const fr_exec *x, int value)
 {
@@ -74,7 +76,8 @@ static const float *vector_of(const fr_exec *x, int i)
     return i < 0 ? NULL : weight_of(x, i)->data;
 }
 
-/* ---- matrix products --------------------------------------------------------------------------------------------- */
+/* ---- matrix products
+ * --------------------------------------------------------------------------------------------- */
 
 /* A stack of matrices that all read the same input is one tall matrix. */
 static fr_weight as_read_by(const fr_weight *w, fr_view in)
@@ -90,17 +93,19 @@ static fr_weight as_read_by(const fr_weight *w, fr_view in)
 
 static bool same_view(fr_view a, fr_view b)
 {
-    return a.value == b.value && a.at == b.at && a.width == b.width && a.n == b.n && a.stride == b.stride;
+    return a.value == b.value && a.at == b.at && a.width == b.width && a.n == b.n &&
+           a.stride == b.stride;
 }
 
-/* Several matrices in a row often read one input (gate and up, q_a and kv_a): it is prepared once. */
+/* Several matrices in a row often read one input (gate and up, q_a and kv_a): it is prepared once.
+ */
 static const fr_act *prepare(fr_exec *x, fr_view in, fr_act_type type)
 {
     prepared *p = &x->prep;
     if (!p->valid || !same_view(p->view, in) || p->act.type != type) {
         int64_t ld = in.n > 1 ? in.stride : ld_of(x, in);
-        p->act = fr_cpu_act_prepare(x->cpu, type, data_of(x, in), ld, rows_of(x, in.value) * in.n, in.width,
-                                    x->act);
+        p->act = fr_cpu_act_prepare(x->cpu, type, data_of(x, in), ld, rows_of(x, in.value) * in.n,
+                                    in.width, x->act);
         p->view = in;
         p->valid = true;
     }
@@ -112,11 +117,13 @@ static fr_status run_matmul(fr_exec *x, const fr_node *n, fr_err *err)
     (void)err;
     fr_weight w = as_read_by(weight_of(x, n->weight[0]), n->in[0]);
     const fr_act *act = prepare(x, n->in[0], fr_cpu_act_type(x->cpu, &w));
-    fr_cpu_matmul(x->cpu, &w, act, rows_of(x, n->in[0].value), data_of(x, n->out[0]), ld_of(x, n->out[0]));
+    fr_cpu_matmul(x->cpu, &w, act, rows_of(x, n->in[0].value), data_of(x, n->out[0]),
+                  ld_of(x, n->out[0]));
     return FR_OK;
 }
 
-/* ---- small operations --------------------------------------------------------------------------------------------- */
+/* ---- small operations
+ * --------------------------------------------------------------------------------------------- */
 
 static fr_status run_embed(fr_exec *x, const fr_node *n, fr_err *err)
 {
@@ -130,8 +137,8 @@ static fr_status run_rms_norm(fr_exec *x, const fr_node *n, fr_err *err)
 {
     (void)err;
     fr_cpu_rms_norm(x->cpu, data_of(x, n->in[0]), ld_of(x, n->in[0]), rows_of(x, n->in[0].value),
-                    n->in[0].width, vector_of(x, n->weight[0]), x->m->hp.rms_eps, data_of(x, n->out[0]),
-                    ld_of(x, n->out[0]));
+                    n->in[0].width, vector_of(x, n->weight[0]), x->m->hp.rms_eps,
+                    data_of(x, n->out[0]), ld_of(x, n->out[0]));
     return FR_OK;
 }
 
@@ -139,7 +146,8 @@ static fr_status run_rope(fr_exec *x, const fr_node *n, fr_err *err)
 {
     (void)err;
     fr_view v = n->in[0];
-    fr_cpu_rope(x->cpu, data_of(x, v), ld_of(x, v), rows_of(x, v.value), v.n, v.stride, v.width, x->turns);
+    fr_cpu_rope(x->cpu, data_of(x, v), ld_of(x, v), rows_of(x, v.value), v.n, v.stride, v.width,
+                x->turns);
     return FR_OK;
 }
 
@@ -151,7 +159,8 @@ static int64_t count_of(const fr_exec *x, fr_view v)
 static fr_status run_add(fr_exec *x, const fr_node *n, fr_err *err)
 {
     (void)err;
-    fr_cpu_add(x->cpu, data_of(x, n->in[0]), data_of(x, n->in[1]), count_of(x, n->in[0]), data_of(x, n->out[0]));
+    fr_cpu_add(x->cpu, data_of(x, n->in[0]), data_of(x, n->in[1]), count_of(x, n->in[0]),
+               data_of(x, n->out[0]));
     return FR_OK;
 }
 
@@ -216,7 +225,9 @@ static fr_status run_moe(fr_exec *x, const fr_node *n, fr_err *err)
     return FR_OK;
 }
 
-/* ---- attention -------------------------------------------------------------------------------------------------- */
+/* ---- attention
+ * --------------------------------------------------------------------------------------------------
+ */
 
 static fr_cpu_kv cache_rows(const fr_kv_rows *r, uint8_t *base)
 {
@@ -241,13 +252,15 @@ static fr_cpu_kv with_window(const fr_exec *x, fr_cpu_kv rows, float *recent, fl
 static fr_cpu_kv cache_k(const fr_exec *x, int layer)
 {
     const fr_kv *kv = x->batch->kv;
-    return with_window(x, cache_rows(&x->cfg.kv.k, fr_kv_k(kv, layer)), fr_kv_recent_k(kv, layer), x->staged_k);
+    return with_window(x, cache_rows(&x->cfg.kv.k, fr_kv_k(kv, layer)), fr_kv_recent_k(kv, layer),
+                       x->staged_k);
 }
 
 static fr_cpu_kv cache_v(const fr_exec *x, int layer)
 {
     const fr_kv *kv = x->batch->kv;
-    return with_window(x, cache_rows(&x->cfg.kv.v, fr_kv_v(kv, layer)), fr_kv_recent_v(kv, layer), x->staged_v);
+    return with_window(x, cache_rows(&x->cfg.kv.v, fr_kv_v(kv, layer)), fr_kv_recent_v(kv, layer),
+                       x->staged_v);
 }
 
 static fr_status run_kv_store(fr_exec *x, const fr_node *n, fr_err *err)
@@ -321,8 +334,8 @@ static void expand(fr_exec *x, int weight, int64_t n, float *rows)
     const expand_buffers *e = &x->expand;
     fr_weight w = *weight_of(x, weight);
     w = as_read_by(&w, (fr_view){.n = 1});
-    fr_act act = fr_cpu_act_prepare(x->cpu, fr_cpu_act_type(x->cpu, &w), e->latent, x->cfg.kv.k.stored, n, w.cols,
-                                    e->act);
+    fr_act act = fr_cpu_act_prepare(x->cpu, fr_cpu_act_type(x->cpu, &w), e->latent,
+                                    x->cfg.kv.k.stored, n, w.cols, e->act);
     fr_cpu_matmul(x->cpu, &w, &act, n, rows, w.rows);
 }
 
@@ -365,7 +378,9 @@ static fr_status run_attn_expand(fr_exec *x, const fr_node *n, fr_err *err)
     return FR_OK;
 }
 
-/* ---- running ---------------------------------------------------------------------------------------------------- */
+/* ---- running
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 typedef fr_status (*run_fn)(fr_exec *x, const fr_node *n, fr_err *err);
 
@@ -385,8 +400,8 @@ static const run_fn run_op[FR_OP_COUNT] = {
     [FR_OP_GATHER] = run_gather,
 };
 
-/* Multiply-adds that a head and cached position cost: absorbed, each token (lora + rope) + lora; expanded,
- * once (nope + v) * lora, and each token nope + rope + v. */
+/* Multiply-adds that a head and cached position cost: absorbed, each token (lora + rope) + lora;
+ * expanded, once (nope + v) * lora, and each token nope + rope + v. */
 static bool expanding_pays(const fr_hparams *hp, int64_t n_tokens)
 {
     int64_t absorbed = 2 * hp->kv_lora_rank + hp->qk_rope;
@@ -399,7 +414,8 @@ static int choose_path(const fr_exec *x, int64_t n_tokens)
 {
     if (x->n_paths == 1 || n_tokens == 1)
         return PATH_DIRECT;
-    return x->m->mla == FR_MLA_EXPAND || expanding_pays(&x->m->hp, n_tokens) ? PATH_EXPAND : PATH_DIRECT;
+    return x->m->mla == FR_MLA_EXPAND || expanding_pays(&x->m->hp, n_tokens) ? PATH_EXPAND
+                                                                             : PATH_DIRECT;
 }
 
 static void make_turns(fr_exec *x)
@@ -417,7 +433,8 @@ static void make_turns(fr_exec *x)
 static void forget_written(fr_exec *x, const fr_node *n)
 {
     int prep = x->prep.view.value;
-    if (n->out[0].value == prep || n->out[1].value == prep || (n->op == FR_OP_ROPE && n->in[0].value == prep))
+    if (n->out[0].value == prep || n->out[1].value == prep ||
+        (n->op == FR_OP_ROPE && n->in[0].value == prep))
         x->prep.valid = false;
 }
 
@@ -441,10 +458,14 @@ fr_status fr_exec_run(fr_exec *x, const fr_exec_batch *batch, fr_err *err)
     return FR_OK;
 }
 
-/* ---- opening ---------------------------------------------------------------------------------------------------- */
+/* ---- opening
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 static void *take(fr_exec *x, size_t bytes, fr_err *err)
 {
+    if (bytes == 0)
+        bytes = 1; /* as the allocator counts it */
     void *p = fr_mem_array(FR_MEM_WORKSPACE, bytes, 1, err);
     if (p)
         x->bytes += bytes;
@@ -466,7 +487,8 @@ static size_t act_bytes(const fr_exec *x)
             if (n->op != FR_OP_MATMUL)
                 continue;
             fr_act_type type = fr_cpu_act_type(x->cpu_batch, weight_of(x, n->weight[0]));
-            most = max_size(most, fr_cpu_act_bytes(type, x->cfg.n_ubatch * n->in[0].n, n->in[0].width));
+            most = max_size(most,
+                            fr_cpu_act_bytes(type, x->cfg.n_ubatch * n->in[0].n, n->in[0].width));
         }
     return most;
 }
@@ -482,7 +504,8 @@ static size_t moe_bytes(const fr_exec *x)
         const fr_weight *gate = weight_of(x, n->weight[0]), *up = weight_of(x, n->weight[1]),
                         *down = weight_of(x, n->weight[2]);
         int64_t used = x->m->hp.n_expert_used;
-        most = max_size(most, fr_cpu_moe_scratch_bytes(x->cpu_batch, gate, up, down, x->cfg.n_ubatch, used));
+        most = max_size(
+            most, fr_cpu_moe_scratch_bytes(x->cpu_batch, gate, up, down, x->cfg.n_ubatch, used));
         most = max_size(most, fr_cpu_moe_scratch_bytes(x->cpu_single, gate, up, down, 1, used));
     }
     return most;
@@ -493,11 +516,13 @@ static fr_status build_paths(fr_exec *x, fr_err *err)
     x->n_paths = x->m->mla == FR_MLA_EXPAND || x->m->mla == FR_MLA_AUTO ? 2 : 1;
     size_t most = 0;
     for (int p = 0; p < x->n_paths; p++) {
-        FR_TRY(fr_graph_build(x->m, &(fr_graph_config){.expand = p == PATH_EXPAND}, &x->graphs[p], err));
+        FR_TRY(fr_graph_build(x->m, &(fr_graph_config){.expand = p == PATH_EXPAND}, &x->graphs[p],
+                              err));
         x->offsets[p] = FR_NEW(size_t, FR_MEM_ENGINE, (size_t)x->graphs[p].n_values, err);
         if (!x->offsets[p])
             return FR_ENOMEM;
-        most = max_size(most, fr_graph_place(&x->graphs[p], x->cfg.n_ubatch, x->cfg.n_outputs, x->offsets[p]));
+        most = max_size(
+            most, fr_graph_place(&x->graphs[p], x->cfg.n_ubatch, x->cfg.n_outputs, x->offsets[p]));
     }
     x->work = take(x, most, err);
     return x->work ? FR_OK : FR_ENOMEM;
@@ -550,15 +575,18 @@ static size_t attn_bytes(const fr_exec *x)
 
 static size_t staged_bytes(const fr_exec *x, const fr_kv_rows *r)
 {
-    return x->cfg.kv.window ? (size_t)(x->cfg.n_ubatch * r->per_pos * r->stored) * sizeof(float) : 0;
+    return x->cfg.kv.window ? (size_t)(x->cfg.n_ubatch * r->per_pos * r->stored) * sizeof(float)
+                            : 0;
 }
 
 static fr_status open_scratch(fr_exec *x, fr_err *err)
 {
     const fr_hparams *hp = &x->m->hp;
     size_t rows = (size_t)x->cfg.n_ubatch, f = sizeof(float);
-    size_t threads = max_size((size_t)fr_cpu_n_threads(x->cpu_batch), (size_t)fr_cpu_n_threads(x->cpu_single));
-    size_t kv_row = (size_t)(x->cfg.kv.k.stored > x->cfg.kv.v.stored ? x->cfg.kv.k.stored : x->cfg.kv.v.stored);
+    size_t threads =
+        max_size((size_t)fr_cpu_n_threads(x->cpu_batch), (size_t)fr_cpu_n_threads(x->cpu_single));
+    size_t kv_row =
+        (size_t)(x->cfg.kv.k.stored > x->cfg.kv.v.stored ? x->cfg.kv.k.stored : x->cfg.kv.v.stored);
     x->act = take(x, act_bytes(x), err);
     x->moe = take(x, moe_bytes(x), err);
     x->router = take(x, rows * 2 * (size_t)hp->n_expert * f, err);
@@ -576,8 +604,8 @@ static fr_status open_scratch(fr_exec *x, fr_err *err)
     return FR_OK;
 }
 
-fr_status fr_exec_open(const fr_model *m, const fr_store *store, fr_cpu *cpu_single, fr_cpu *cpu_batch,
-                       const fr_exec_config *cfg, fr_exec **out, fr_err *err)
+fr_status fr_exec_open(const fr_model *m, const fr_store *store, fr_cpu *cpu_single,
+                       fr_cpu *cpu_batch, const fr_exec_config *cfg, fr_exec **out, fr_err *err)
 {
     *out = NULL;
     fr_exec *x = FR_NEW(fr_exec, FR_MEM_ENGINE, 1, err);
@@ -607,8 +635,9 @@ void fr_exec_close(fr_exec *x)
         fr_graph_free(&x->graphs[p]);
         fr_mem_free(x->offsets[p]);
     }
-    void *blocks[] = {x->work,  x->act,   x->moe,   x->router,        x->state,      x->attn,     x->kv_row,
-                      x->staged_k, x->staged_v, x->turns, x->freqs, x->expand.latent, x->expand.act, x->expand.k, x->expand.v};
+    void *blocks[] = {x->work,  x->act,           x->moe,        x->router,   x->state,
+                      x->attn,  x->kv_row,        x->staged_k,   x->staged_v, x->turns,
+                      x->freqs, x->expand.latent, x->expand.act, x->expand.k, x->expand.v};
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
         fr_mem_free(blocks[i]);
     fr_mem_free(x);

@@ -24,14 +24,14 @@ typedef struct {
     const int32_t *outputs; /* indices of tokens whose logits are wanted, ascending */
     int64_t n_outputs;
     fr_kv *kv;
-    float *logits;          /* n_outputs x n_vocab */
+    float *logits; /* n_outputs x n_vocab */
     const atomic_bool *cancel;
 } fr_exec_batch;
 
-/* All memory for the largest batch is taken here; fr_exec_run takes none. m, store and the pools must outlive
- * it. cpu_single runs batches of one token, cpu_batch the others. */
-fr_status fr_exec_open(const fr_model *m, const fr_store *store, fr_cpu *cpu_single, fr_cpu *cpu_batch,
-                       const fr_exec_config *cfg, fr_exec **out, fr_err *err);
+/* All memory for the largest batch is taken here; fr_exec_run takes none. m, store and the pools
+ * must outlive it. cpu_single runs batches of one token, cpu_batch the others. */
+fr_status fr_exec_open(const fr_model *m, const fr_store *store, fr_cpu *cpu_single,
+                       fr_cpu *cpu_batch, const fr_exec_config *cfg, fr_exec **out, fr_err *err);
 void fr_exec_close(fr_exec *x);
 uint64_t fr_exec_bytes(const fr_exec *x);
 

@@ -17,7 +17,8 @@ static int64_t find_stop(const outlet *o, const char **word)
     int64_t first = -1;
     for (size_t i = 0; i < o->params->n_stops; i++) {
         const char *stop = o->params->stops[i];
-        const char *at = o->held.n && stop[0] ? memmem(o->held.p, o->held.n, stop, strlen(stop)) : NULL;
+        const char *at =
+            o->held.n && stop[0] ? memmem(o->held.p, o->held.n, stop, strlen(stop)) : NULL;
         if (at && (first < 0 || at - o->held.p < first)) {
             first = at - o->held.p;
             *word = stop;
@@ -63,8 +64,8 @@ static bool flow(outlet *o, bool at_end, const char **word)
 }
 
 /* One token further; *done with result->reason when that was the last. */
-static fr_status step(fr_session *s, fr_sampler *sampler, outlet *o, fr_detok *detok, fr_generate_result *result,
-                      bool *done, fr_err *err)
+static fr_status step(fr_session *s, fr_sampler *sampler, outlet *o, fr_detok *detok,
+                      fr_generate_result *result, bool *done, fr_err *err)
 {
     const fr_vocab *v = s->e->vocab;
     int32_t token;
@@ -90,12 +91,13 @@ static fr_status step(fr_session *s, fr_sampler *sampler, outlet *o, fr_detok *d
     return *done ? FR_OK : fr_session_append(s, &token, 1, err);
 }
 
-fr_status fr_generate(fr_session *s, fr_sampler *sampler, const fr_generate_params *params, fr_text_fn fn,
-                      void *user, fr_generate_result *result, fr_err *err)
+fr_status fr_generate(fr_session *s, fr_sampler *sampler, const fr_generate_params *params,
+                      fr_text_fn fn, void *user, fr_generate_result *result, fr_err *err)
 {
     *result = (fr_generate_result){.reason = FR_STOP_LIMIT};
     if (!s->last)
-        return fr_fail(err, FR_EINVAL, "generation: the session has no logits; append a prompt first");
+        return fr_fail(err, FR_EINVAL,
+                       "generation: the session has no logits; append a prompt first");
     outlet o = {.params = params, .fn = fn, .user = user};
     fr_detok detok = {0};
     bool done = params->n_predict == 0;

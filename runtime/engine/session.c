@@ -21,8 +21,8 @@ fr_status fr_session_open(fr_engine *e, fr_session **out, fr_err *err)
     s->n_outputs = engine_n_outputs(e);
     s->tokens = FR_NEW(int32_t, FR_MEM_ENGINE, (size_t)e->cfg.n_ctx, err);
     s->outputs = FR_NEW(int32_t, FR_MEM_ENGINE, (size_t)s->n_outputs, err);
-    s->logits =
-        fr_mem_array(FR_MEM_WORKSPACE, (size_t)s->n_outputs, (size_t)e->model->hp.n_vocab * sizeof(float), err);
+    s->logits = fr_mem_array(FR_MEM_WORKSPACE, (size_t)s->n_outputs,
+                             (size_t)e->model->hp.n_vocab * sizeof(float), err);
     if (!s->tokens || !s->outputs || !s->logits)
         goto out;
     FR_TRY_OUT(st, fr_kv_open(&e->kv, e->cfg.n_ctx, &s->kv, err));
@@ -74,18 +74,20 @@ fr_session_times fr_session_timing(const fr_session *s)
     return s->times;
 }
 
-static fr_status check_tokens(const fr_session *s, int64_t n_before, const int32_t *tokens, int64_t n, fr_err *err)
+static fr_status check_tokens(const fr_session *s, int64_t n_before, const int32_t *tokens,
+                              int64_t n, fr_err *err)
 {
     int64_t n_vocab = s->e->model->hp.n_vocab, n_ctx = s->e->cfg.n_ctx;
     if (n <= 0)
         return fr_fail(err, FR_EINVAL, "tokens: found none, expected at least one");
     if (n > n_ctx - n_before)
-        return fr_fail(err, FR_ERANGE, "context: found %lld tokens, expected at most %lld; use a larger -c",
+        return fr_fail(err, FR_ERANGE,
+                       "context: found %lld tokens, expected at most %lld; use a larger -c",
                        (long long)(n_before + n), (long long)n_ctx);
     for (int64_t i = 0; i < n; i++)
         if (tokens[i] < 0 || tokens[i] >= n_vocab)
-            return fr_fail(err, FR_EINVAL, "token %lld: found id %d, expected 0 to %lld", (long long)i, tokens[i],
-                           (long long)n_vocab - 1);
+            return fr_fail(err, FR_EINVAL, "token %lld: found id %d, expected 0 to %lld",
+                           (long long)i, tokens[i], (long long)n_vocab - 1);
     return FR_OK;
 }
 
@@ -101,7 +103,8 @@ static void add_time(fr_session *s, int64_t n_tokens, double seconds)
 }
 
 /* Computes one ubatch after what the session holds. */
-static fr_status run_ubatch(fr_session *s, const int32_t *tokens, int64_t n, int64_t n_outputs, fr_err *err)
+static fr_status run_ubatch(fr_session *s, const int32_t *tokens, int64_t n, int64_t n_outputs,
+                            fr_err *err)
 {
     for (int64_t i = 0; i < n_outputs; i++)
         s->outputs[i] = (int32_t)(n - n_outputs + i);
@@ -132,7 +135,8 @@ static fr_status run_ubatch(fr_session *s, const int32_t *tokens, int64_t n, int
     return FR_OK;
 }
 
-static fr_status append(fr_session *s, const int32_t *tokens, int64_t n, fr_logits_fn fn, void *user, fr_err *err)
+static fr_status append(fr_session *s, const int32_t *tokens, int64_t n, fr_logits_fn fn,
+                        void *user, fr_err *err)
 {
     FR_TRY(check_tokens(s, s->n_tokens, tokens, n, err));
     atomic_store(&s->cancel, false);
@@ -153,15 +157,17 @@ fr_status fr_session_append(fr_session *s, const int32_t *tokens, int64_t n, fr_
     return append(s, tokens, n, NULL, NULL, err);
 }
 
-fr_status fr_session_append_all(fr_session *s, const int32_t *tokens, int64_t n, fr_logits_fn fn, void *user,
-                                fr_err *err)
+fr_status fr_session_append_all(fr_session *s, const int32_t *tokens, int64_t n, fr_logits_fn fn,
+                                void *user, fr_err *err)
 {
     if (!s->e->cfg.all_logits)
-        return fr_fail(err, FR_EINVAL, "logits of all tokens: the engine was opened without all_logits");
+        return fr_fail(err, FR_EINVAL,
+                       "logits of all tokens: the engine was opened without all_logits");
     return append(s, tokens, n, fn, user, err);
 }
 
-fr_status fr_session_sync(fr_session *s, const int32_t *tokens, int64_t n, int64_t *n_reused, fr_err *err)
+fr_status fr_session_sync(fr_session *s, const int32_t *tokens, int64_t n, int64_t *n_reused,
+                          fr_err *err)
 {
     FR_TRY(check_tokens(s, 0, tokens, n, err));
     int64_t same = 0;

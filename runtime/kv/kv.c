@@ -1,21 +1,24 @@
 #include "kv/kv.h"
 
-static fr_status make_rows(fr_type type, int64_t width, int64_t per_pos, fr_kv_rows *out, fr_err *err)
+static fr_status make_rows(fr_type type, int64_t width, int64_t per_pos, fr_kv_rows *out,
+                           fr_err *err)
 {
     const fr_type_info *info = fr_type_get(type);
     if (!fr_type_can_encode(type) || info->row_meta != 0)
-        return fr_fail(err, FR_EUNSUPPORTED, "KV cache type %s: cannot be written row by row; use f16 or q8_0",
+        return fr_fail(err, FR_EUNSUPPORTED,
+                       "KV cache type %s: cannot be written row by row; use f16 or q8_0",
                        info->name);
     int64_t stored = (width + info->weights - 1) / info->weights * info->weights;
     *out = (fr_kv_rows){type, width, stored, per_pos, fr_row_bytes(type, FR_LAYOUT_PLAIN, stored)};
     return FR_OK;
 }
 
-fr_status fr_kv_layout_make(const fr_model *m, fr_type type_k, fr_type type_v, int64_t window, fr_kv_layout *out,
-                            fr_err *err)
+fr_status fr_kv_layout_make(const fr_model *m, fr_type type_k, fr_type type_v, int64_t window,
+                            fr_kv_layout *out, fr_err *err)
 {
     if (window < 0 || window % FR_KV_WINDOW_STEP != 0)
-        return fr_fail(err, FR_ERANGE, "KV cache window: found %lld positions, expected a multiple of %d",
+        return fr_fail(err, FR_ERANGE,
+                       "KV cache window: found %lld positions, expected a multiple of %d",
                        (long long)window, FR_KV_WINDOW_STEP);
     const fr_hparams *hp = &m->hp;
     *out = (fr_kv_layout){.n_layer = hp->n_layer};
@@ -77,10 +80,11 @@ fr_status fr_kv_open(const fr_kv_layout *l, int64_t n_ctx, fr_kv **out, fr_err *
         char need[32];
         fr_format_bytes(kv->layer_bytes * (uint64_t)l->n_layer, need);
         fr_kv_close(kv);
-        return fr_fail(err, FR_ENOMEM,
-                       "KV cache: %s for %lld tokens in %s could not be had; use a shorter context (-c) or a "
-                       "smaller type (-ctk q8_0)",
-                       need, (long long)n_ctx, fr_type_name(l->k.type, FR_LAYOUT_PLAIN));
+        return fr_fail(
+            err, FR_ENOMEM,
+            "KV cache: %s for %lld tokens in %s could not be had; use a shorter context (-c) or a "
+            "smaller type (-ctk q8_0)",
+            need, (long long)n_ctx, fr_type_name(l->k.type, FR_LAYOUT_PLAIN));
     }
     *out = kv;
     return FR_OK;

@@ -1,16 +1,18 @@
 /* The KV cache of one sequence.
  *
- * With the latent cache a position has one row a layer: c_kv after its norm, then the rotated part of K; V is
- * a view of c_kv. With the plain cache (-mla 0) a position has a K row and a V row for every head. A row is
- * stored in the cache type, its width rounded up to whole blocks of that type (zero padded).
+ * With the latent cache a position has one row a layer: c_kv after its norm, then the rotated part
+ * of K; V is a view of c_kv. With the plain cache (-mla 0) a position has a K row and a V row for
+ * every head. A row is stored in the cache type, its width rounded up to whole blocks of that type
+ * (zero padded).
  *
- * In every type but f32 the last `window` positions are kept a second time, exact, in a ring of float32
- * rows; attention reads those for the neighbours of a token and the rounded rows for the rest. Rounding hurts
- * most where attention looks most, and near-ties in expert selection then flip far less often (the idea is the
- * residual of Liu et al. 2024, "KIVI"). It costs as much as 2 * window positions of f16.
+ * In every type but f32 the last `window` positions are kept a second time, exact, in a ring of
+ * float32 rows; attention reads those for the neighbours of a token and the rounded rows for the
+ * rest. Rounding hurts most where attention looks most, and near-ties in expert selection then flip
+ * far less often (the idea is the residual of Liu et al. 2024, "KIVI"). It costs as much as 2 *
+ * window positions of f16.
  *
- * Bytes per token of the latent cache: n_layer * (kv_lora_rank + qk_rope) * bytes per number; DeepSeek-R1 at
- * 16384 tokens in f16: 61 * 576 * 2 * 16384 = 1098.00 MiB. */
+ * Bytes per token of the latent cache: n_layer * (kv_lora_rank + qk_rope) * bytes per number;
+ * DeepSeek-R1 at 16384 tokens in f16: 61 * 576 * 2 * 16384 = 1098.00 MiB. */
 #ifndef FR_KV_KV_H
 #define FR_KV_KV_H
 
@@ -18,42 +20,46 @@
 
 typedef struct {
     fr_type type;
-    int64_t width;    /* numbers that mean something; 0: no such rows */
-    int64_t stored;   /* width rounded up to whole blocks */
-    int64_t per_pos;  /* rows of one position: 1 (latent) or n_head */
+    int64_t width;   /* numbers that mean something; 0: no such rows */
+    int64_t stored;  /* width rounded up to whole blocks */
+    int64_t per_pos; /* rows of one position: 1 (latent) or n_head */
     size_t row_bytes;
 } fr_kv_rows;
 
-enum { FR_KV_WINDOW = 256, FR_KV_WINDOW_STEP = 32 }; /* the default, and what it must be a multiple of */
+enum {
+    FR_KV_WINDOW = 256,
+    FR_KV_WINDOW_STEP = 32
+}; /* the default, and what it must be a multiple of */
 
 typedef struct {
     int64_t n_layer;
-    fr_kv_rows k, v;  /* latent: all in k */
-    int64_t window;   /* exact positions; 0 when the cache is exact itself */
+    fr_kv_rows k, v; /* latent: all in k */
+    int64_t window;  /* exact positions; 0 when the cache is exact itself */
 } fr_kv_layout;
 
-/* The layout for a model; type_v counts for the plain cache only. FR_EUNSUPPORTED for a type that cannot be
- * written row by row, FR_ERANGE for a window below 0 or off the step. */
-fr_status fr_kv_layout_make(const fr_model *m, fr_type type_k, fr_type type_v, int64_t window, fr_kv_layout *out,
-                            fr_err *err);
+/* The layout for a model; type_v counts for the plain cache only. FR_EUNSUPPORTED for a type that
+ * cannot be written row by row, FR_ERANGE for a window below 0 or off the step. */
+fr_status fr_kv_layout_make(const fr_model *m, fr_type type_k, fr_type type_v, int64_t window,
+                            fr_kv_layout *out, fr_err *err);
 
 size_t fr_kv_pos_bytes(const fr_kv_layout *l);                  /* of one position, all layers */
 size_t fr_kv_layer_bytes(const fr_kv_layout *l, int64_t n_ctx); /* of one layer, 64-byte aligned */
-size_t fr_kv_recent_bytes(const fr_kv_layout *l);               /* of one layer's ring of exact rows */
+size_t fr_kv_recent_bytes(const fr_kv_layout *l); /* of one layer's ring of exact rows */
 
 typedef struct {
     fr_kv_layout layout;
-    int64_t n_ctx;       /* positions */
+    int64_t n_ctx; /* positions */
     size_t layer_bytes;
-    uint8_t *data;       /* owned */
-    float *recent;       /* owned; position p is row p % window of a layer's ring */
-    int64_t exact_from;  /* the rings hold positions from here to the end of the sequence */
+    uint8_t *data;      /* owned */
+    float *recent;      /* owned; position p is row p % window of a layer's ring */
+    int64_t exact_from; /* the rings hold positions from here to the end of the sequence */
 } fr_kv;
 
 fr_status fr_kv_open(const fr_kv_layout *l, int64_t n_ctx, fr_kv **out, fr_err *err);
 void fr_kv_close(fr_kv *kv);
 
-/* Tells that positions [pos0, pos0 + n) were written to all layers, or that all from n on are forgotten. */
+/* Tells that positions [pos0, pos0 + n) were written to all layers, or that all from n on are
+ * forgotten. */
 void fr_kv_appended(fr_kv *kv, int64_t pos0, int64_t n);
 void fr_kv_truncated(fr_kv *kv, int64_t n);
 

@@ -1,13 +1,15 @@
 /* The deepseek2 family: DeepSeek V2, V3, R1, Kimi-K2 and relatives.
  *
- * Multi-head latent attention and mixture-of-experts layers as in "DeepSeek-V2" (2024) and "DeepSeek-V3
- * Technical Report" (2024); tensor names and forms as GGUF files have them. */
+ * Multi-head latent attention and mixture-of-experts layers as in "DeepSeek-V2" (2024) and
+ * "DeepSeek-V3 Technical Report" (2024); tensor names and forms as GGUF files have them. */
 #include "model/graph.h"
 #include "model/model.h"
 
-/* ---- weights ----------------------------------------------------------------------------------------- */
+/* ---- weights
+ * ----------------------------------------------------------------------------------------- */
 
-static fr_status expect(fr_model *m, int layer, fr_role role, int64_t cols, int64_t rows, fr_err *err)
+static fr_status expect(fr_model *m, int layer, fr_role role, int64_t cols, int64_t rows,
+                        fr_err *err)
 {
     return model_expect(m, layer, role, cols, rows, 1, true, err);
 }
@@ -17,8 +19,8 @@ static int have(const fr_model *m, int layer, fr_role role)
     return fr_model_weight_of(m, layer, role);
 }
 
-/* kv_b comes whole, or as k_b (transposed) and v_b, or both; what the attention mode needs and the file
- * lacks is derived. */
+/* kv_b comes whole, or as k_b (transposed) and v_b, or both; what the attention mode needs and the
+ * file lacks is derived. */
 static fr_status declare_kv_b(fr_model *m, int il, fr_err *err)
 {
     const fr_hparams *hp = &m->hp;
@@ -34,13 +36,14 @@ static fr_status declare_kv_b(fr_model *m, int il, fr_err *err)
         FR_TRY(model_expect(m, il, FR_ROLE_ATTN_V_B, lora, v, heads, split, err));
     }
     if (absorbs && have(m, il, FR_ROLE_ATTN_K_B) < 0)
-        FR_TRY(model_derive(m, il, FR_ROLE_ATTN_K_B, FR_DERIVE_TRANSPOSE, kv_b, 0, step, nope, lora, heads,
-                            err));
+        FR_TRY(model_derive(m, il, FR_ROLE_ATTN_K_B, FR_DERIVE_TRANSPOSE, kv_b, 0, step, nope, lora,
+                            heads, err));
     if (absorbs && have(m, il, FR_ROLE_ATTN_V_B) < 0)
-        FR_TRY(model_derive(m, il, FR_ROLE_ATTN_V_B, FR_DERIVE_VIEW, kv_b, nope, step, lora, v, heads, err));
+        FR_TRY(model_derive(m, il, FR_ROLE_ATTN_V_B, FR_DERIVE_VIEW, kv_b, nope, step, lora, v,
+                            heads, err));
     if (expands && split)
-        FR_TRY(model_derive(m, il, FR_ROLE_ATTN_K_UP, FR_DERIVE_TRANSPOSE, have(m, il, FR_ROLE_ATTN_K_B), 0,
-                            lora, lora, nope, heads, err));
+        FR_TRY(model_derive(m, il, FR_ROLE_ATTN_K_UP, FR_DERIVE_TRANSPOSE,
+                            have(m, il, FR_ROLE_ATTN_K_B), 0, lora, lora, nope, heads, err));
     return FR_OK;
 }
 
@@ -98,7 +101,8 @@ static fr_status declare(fr_model *m, fr_err *err)
     return FR_OK;
 }
 
-/* ---- graph ------------------------------------------------------------------------------------------- */
+/* ---- graph
+ * ------------------------------------------------------------------------------------------- */
 
 typedef struct {
     const fr_model *m;
@@ -114,7 +118,8 @@ static int value(builder *b, const char *name, int64_t cols)
     return graph_value(b->g, name, cols, b->err);
 }
 
-static fr_status node(builder *b, fr_op op, int il, fr_view in0, fr_view in1, fr_view out, int w0, int w1)
+static fr_status node(builder *b, fr_op op, int il, fr_view in0, fr_view in1, fr_view out, int w0,
+                      int w1)
 {
     return graph_node(b->g,
                       (fr_node){.op = op,
@@ -188,14 +193,17 @@ static fr_status build_latent(builder *b, int il, int h, fr_view *c_kv, fr_view 
 
 static fr_status kv_store(builder *b, int il, fr_view k, fr_view k_rope, fr_view v)
 {
-    return graph_node(
-        b->g,
-        (fr_node){
-            .op = FR_OP_KV_STORE, .layer = il, .in = {k, k_rope, v}, .out = {GRAPH_NONE, GRAPH_NONE}, .weight = {-1, -1, -1}},
-        b->err);
+    return graph_node(b->g,
+                      (fr_node){.op = FR_OP_KV_STORE,
+                                .layer = il,
+                                .in = {k, k_rope, v},
+                                .out = {GRAPH_NONE, GRAPH_NONE},
+                                .weight = {-1, -1, -1}},
+                      b->err);
 }
 
-/* Attention on latents: queries are taken through k_b into the latent space, results back through v_b. */
+/* Attention on latents: queries are taken through k_b into the latent space, results back through
+ * v_b. */
 static fr_status attend_absorbed(builder *b, int il, int q, int *o)
 {
     const fr_hparams *hp = b->hp;
@@ -282,7 +290,8 @@ static fr_status build_gather(builder *b, int il)
 }
 
 /* x += down(silu(gate h) * up h) */
-static fr_status build_dense(builder *b, int il, int h, fr_role gate_role, fr_role up_role, fr_role down_role)
+static fr_status build_dense(builder *b, int il, int h, fr_role gate_role, fr_role up_role,
+                             fr_role down_role)
 {
     int gate, up, y;
     FR_TRY(matmul(b, il, gate_role, all(b, h), "ffn_gate", &gate));
@@ -329,7 +338,8 @@ static fr_status build_ffn(builder *b, int il)
         return build_dense(b, il, h, FR_ROLE_FFN_GATE, FR_ROLE_FFN_UP, FR_ROLE_FFN_DOWN);
     FR_TRY(build_routed(b, il, h));
     if (b->hp->n_expert_shared > 0)
-        FR_TRY(build_dense(b, il, h, FR_ROLE_FFN_GATE_SHEXP, FR_ROLE_FFN_UP_SHEXP, FR_ROLE_FFN_DOWN_SHEXP));
+        FR_TRY(build_dense(b, il, h, FR_ROLE_FFN_GATE_SHEXP, FR_ROLE_FFN_UP_SHEXP,
+                           FR_ROLE_FFN_DOWN_SHEXP));
     return FR_OK;
 }
 
@@ -339,7 +349,8 @@ static fr_status build(const fr_model *m, const fr_graph_config *cfg, fr_graph *
     int n_layer = (int)m->hp.n_layer, h;
     if ((b->x = value(b, "x", m->hp.n_embd)) < 0)
         return FR_ENOMEM;
-    FR_TRY(node(b, FR_OP_EMBED, -1, GRAPH_NONE, GRAPH_NONE, all(b, b->x), have(m, -1, FR_ROLE_TOKEN_EMBD), -1));
+    FR_TRY(node(b, FR_OP_EMBED, -1, GRAPH_NONE, GRAPH_NONE, all(b, b->x),
+                have(m, -1, FR_ROLE_TOKEN_EMBD), -1));
     for (int il = 0; il < n_layer; il++) {
         FR_TRY(build_attention(b, il));
         if (il == n_layer - 1)

@@ -17,11 +17,12 @@ const char *fr_op_name(fr_op op)
 int graph_value(fr_graph *g, const char *name, int64_t cols, fr_err *err)
 {
     void *items = g->values;
-    if (fr_mem_grow(FR_MEM_MODEL, &items, &g->cap_values, (size_t)g->n_values + 1, sizeof *g->values, err))
+    if (fr_mem_grow(FR_MEM_MODEL, &items, &g->cap_values, (size_t)g->n_values + 1,
+                    sizeof *g->values, err))
         return -1;
     g->values = items;
-    g->values[g->n_values] =
-        (fr_value){.name = name, .cols = cols, .per_output = g->first_output_node >= 0, .first = -1};
+    g->values[g->n_values] = (fr_value){
+        .name = name, .cols = cols, .per_output = g->first_output_node >= 0, .first = -1};
     return g->n_values++;
 }
 
@@ -51,7 +52,8 @@ static void touch(fr_graph *g, fr_view v, int node)
 fr_status graph_node(fr_graph *g, fr_node node, fr_err *err)
 {
     void *items = g->nodes;
-    FR_TRY(fr_mem_grow(FR_MEM_MODEL, &items, &g->cap_nodes, (size_t)g->n_nodes + 1, sizeof *g->nodes, err));
+    FR_TRY(fr_mem_grow(FR_MEM_MODEL, &items, &g->cap_nodes, (size_t)g->n_nodes + 1,
+                       sizeof *g->nodes, err));
     g->nodes = items;
     for (int i = 0; i < 3; i++)
         touch(g, node.in[i], g->n_nodes);
@@ -88,8 +90,8 @@ static bool live_together(const fr_value *a, const fr_value *b)
     return a->first <= b->last && b->first <= a->last;
 }
 
-/* First fit in order of first use: the lowest offset at which a value meets none of those that are placed
- * and live at the same time. */
+/* First fit in order of first use: the lowest offset at which a value meets none of those that are
+ * placed and live at the same time. */
 size_t fr_graph_place(const fr_graph *g, int64_t n_tokens, int64_t n_outputs, size_t *offsets)
 {
     size_t total = 0;

@@ -1,8 +1,9 @@
 /* The forward pass as data: a list of nodes over values.
  *
- * A family file builds it once per (model, attention path); sizes are per token, so one graph serves every
- * batch. The executor walks the nodes; the planner asks how many bytes the values need. Values are rows of
- * float32 (expert ids: int32), one row a token, or one row an output (a token whose logits are wanted). */
+ * A family file builds it once per (model, attention path); sizes are per token, so one graph
+ * serves every batch. The executor walks the nodes; the planner asks how many bytes the values
+ * need. Values are rows of float32 (expert ids: int32), one row a token, or one row an output (a
+ * token whose logits are wanted). */
 #ifndef FR_MODEL_GRAPH_H
 #define FR_MODEL_GRAPH_H
 
@@ -17,13 +18,13 @@ typedef enum {
 
 typedef struct {
     const char *name;
-    int64_t cols;        /* 4-byte elements of a row */
-    bool per_output;     /* one row an output instead of a token */
-    int first, last;     /* nodes between which it lives */
+    int64_t cols;    /* 4-byte elements of a row */
+    bool per_output; /* one row an output instead of a token */
+    int first, last; /* nodes between which it lives */
 } fr_value;
 
-/* A part of each row of a value: n pieces of `width` elements, the first at `at`, `stride` apart (heads of
- * a query). value < 0: no operand. */
+/* A part of each row of a value: n pieces of `width` elements, the first at `at`, `stride` apart
+ * (heads of a query). value < 0: no operand. */
 typedef struct {
     int value;
     int64_t at, width, n, stride;
@@ -34,34 +35,34 @@ typedef struct {
  * RMS_NORM     x            -            -          y             -           norm
  * MATMUL       x (n heads)  -            -          y             -           w (n matrices)
  * ROPE         x (n heads)  -            -          (in place)    -           -
- * KV_STORE     c / k        rope k       v          -             -           -      plain: k heads, v heads
- * ATTN_LATENT  q latent     q rope       -          o latent      -           -
+ * KV_STORE     c / k        rope k       v          -             -           -      plain: k
+ * heads, v heads ATTN_LATENT  q latent     q rope       -          o latent      -           -
  * ATTN_EXPAND  q            -            -          o             -           kv_b | k_up, v_b
  * ATTN_PLAIN   q            -            -          o             -           -
  * ADD          a            b            -          y (may be a)  -           -
  * SWIGLU       gate         up           -          y (may be gate)           -
  * ROUTER       logits       -            -          ids           weights     selection bias or -1
  * MOE          x            ids          weights    y             -           gate, up, down
- * GATHER       x            -            -          y (outputs)   -           -                              */
+ * GATHER       x            -            -          y (outputs)   -           - */
 typedef struct {
     fr_op op;
-    int layer;         /* -1 outside layers */
+    int layer; /* -1 outside layers */
     fr_view in[3], out[2];
-    int weight[3];     /* indices into the model's weights, or -1 */
+    int weight[3]; /* indices into the model's weights, or -1 */
 } fr_node;
 
 typedef struct fr_graph_config {
-    bool expand;       /* attention by ATTN_EXPAND instead of ATTN_LATENT (latent cache only) */
+    bool expand; /* attention by ATTN_EXPAND instead of ATTN_LATENT (latent cache only) */
 } fr_graph_config;
 
 typedef struct fr_graph {
-    fr_value *values;  /* owned, as nodes */
+    fr_value *values; /* owned, as nodes */
     int n_values;
     size_t cap_values;
     fr_node *nodes;
     int n_nodes;
     size_t cap_nodes;
-    int logits;        /* the value that holds the result */
+    int logits;            /* the value that holds the result */
     int first_output_node; /* from here on all values are per output; skipped when there is none */
 } fr_graph;
 
@@ -69,14 +70,16 @@ typedef struct fr_graph {
 fr_status fr_graph_build(const fr_model *m, const fr_graph_config *cfg, fr_graph *out, fr_err *err);
 void fr_graph_free(fr_graph *g);
 
-/* Places every value but the logits (which belong to the caller) in one workspace for up to n_tokens
- * tokens and n_outputs outputs: values that live at the same time do not overlap. offsets[n_values] in
- * bytes, each aligned to 64; the logits' is SIZE_MAX. Returns the bytes of the workspace. */
+/* Places every value but the logits (which belong to the caller) in one workspace for up to
+ * n_tokens tokens and n_outputs outputs: values that live at the same time do not overlap.
+ * offsets[n_values] in bytes, each aligned to 64; the logits' is SIZE_MAX. Returns the bytes of the
+ * workspace. */
 size_t fr_graph_place(const fr_graph *g, int64_t n_tokens, int64_t n_outputs, size_t *offsets);
 
 const char *fr_op_name(fr_op op);
 
-/* ---- for the family files ---------------------------------------------------------------------------- */
+/* ---- for the family files
+ * ---------------------------------------------------------------------------- */
 
 /* A new value; per_output is taken from the graph's state. -1 with *err set on failure. */
 int graph_value(fr_graph *g, const char *name, int64_t cols, fr_err *err);

@@ -25,8 +25,8 @@ static bool has(const reader *r, const char *suffix)
 }
 
 /* An integer in [lo, hi]; when absent `fallback`, or an error if that is negative. */
-static fr_status get_int(const reader *r, const char *suffix, int64_t lo, int64_t hi, int64_t fallback,
-                         int64_t *out)
+static fr_status get_int(const reader *r, const char *suffix, int64_t lo, int64_t hi,
+                         int64_t fallback, int64_t *out)
 {
     char key[128];
     key_name(r, suffix, key);
@@ -36,14 +36,14 @@ static fr_status get_int(const reader *r, const char *suffix, int64_t lo, int64_
     }
     FR_TRY(fr_gguf_get_i64(r->g, key, out, r->err));
     if (*out < lo || *out > hi)
-        return fr_fail(r->err, FR_EFORMAT, "%s: found %lld, expected %lld to %lld", key, (long long)*out,
-                       (long long)lo, (long long)hi);
+        return fr_fail(r->err, FR_EFORMAT, "%s: found %lld, expected %lld to %lld", key,
+                       (long long)*out, (long long)lo, (long long)hi);
     return FR_OK;
 }
 
 /* A finite float in [lo, hi]; when absent `fallback`, or an error if that is NaN. */
-static fr_status get_float(const reader *r, const char *suffix, double lo, double hi, float fallback,
-                           float *out)
+static fr_status get_float(const reader *r, const char *suffix, double lo, double hi,
+                           float fallback, float *out)
 {
     char key[128];
     key_name(r, suffix, key);
@@ -53,7 +53,8 @@ static fr_status get_float(const reader *r, const char *suffix, double lo, doubl
     }
     FR_TRY(fr_gguf_get_f32(r->g, key, out, r->err));
     if (!(*out >= lo && *out <= hi))
-        return fr_fail(r->err, FR_EFORMAT, "%s: found %g, expected %g to %g", key, (double)*out, lo, hi);
+        return fr_fail(r->err, FR_EFORMAT, "%s: found %g, expected %g to %g", key, (double)*out, lo,
+                       hi);
     return FR_OK;
 }
 
@@ -67,13 +68,15 @@ static fr_status read_attention(const reader *r, fr_hparams *hp)
     FR_TRY(get_int(r, "attention.q_lora_rank", 0, DIM_MAX, 0, &hp->q_lora_rank));
     FR_TRY(get_int(r, "attention.kv_lora_rank", 1, DIM_MAX, -1, &hp->kv_lora_rank));
     FR_TRY(get_int(r, "rope.dimension_count", 2, 65536, -1, &hp->qk_rope));
-    /* Files with k_b and v_b describe the latent cache in key_length, and the heads in key_length_mla. */
+    /* Files with k_b and v_b describe the latent cache in key_length, and the heads in
+     * key_length_mla. */
     const char *mla_k = "attention.key_length_mla", *mla_v = "attention.value_length_mla";
     FR_TRY(get_int(r, has(r, mla_k) ? mla_k : "attention.key_length", 1, 65536, -1, &key_len));
     FR_TRY(get_int(r, has(r, mla_v) ? mla_v : "attention.value_length", 1, 65536, -1, &hp->v_head));
     if (hp->qk_rope % 2 != 0 || hp->qk_rope >= key_len)
         return fr_fail(r->err, FR_EFORMAT,
-                       "%s.rope.dimension_count: found %lld, expected an even number below the key length %lld",
+                       "%s.rope.dimension_count: found %lld, expected an even number below the key "
+                       "length %lld",
                        r->arch, (long long)hp->qk_rope, (long long)key_len);
     hp->qk_nope = key_len - hp->qk_rope;
     return FR_OK;
@@ -92,8 +95,8 @@ static fr_status read_rope(const reader *r, fr_hparams *hp)
     else if (fr_str_is(kind, "linear"))
         hp->rope_scaling = FR_ROPE_SCALING_LINEAR;
     else if (!fr_str_is(kind, "none"))
-        return fr_fail(r->err, FR_EUNSUPPORTED, "%s: found '%.*s', expected none, linear or yarn", key,
-                       FR_STR_ARG(kind));
+        return fr_fail(r->err, FR_EUNSUPPORTED, "%s: found '%.*s', expected none, linear or yarn",
+                       key, FR_STR_ARG(kind));
     FR_TRY(get_float(r, "rope.scaling.factor", 1, 1e6, 1.0f, &hp->rope_factor));
     FR_TRY(get_int(r, "rope.scaling.original_context_length", 1, INT32_MAX, hp->n_ctx_train,
                    &hp->rope_n_ctx_orig));
@@ -109,7 +112,8 @@ static fr_status read_rope(const reader *r, fr_hparams *hp)
 
 static fr_status read_gating(const reader *r, fr_hparams *hp)
 {
-    /* Files of before the key existed: softmax, except GLM-4.7-Flash, which 47 or 48 layers give away. */
+    /* Files of before the key existed: softmax, except GLM-4.7-Flash, which 47 or 48 layers give
+     * away. */
     int64_t gating, guess = hp->n_layer + hp->n_nextn == 47 || hp->n_layer + hp->n_nextn == 48
                                 ? FR_GATING_SIGMOID
                                 : FR_GATING_SOFTMAX;
@@ -142,17 +146,19 @@ static fr_status read_experts(const reader *r, fr_hparams *hp)
     if (hp->n_layer_dense_lead == hp->n_layer)
         return FR_OK;
     if (hp->n_expert == 0 || hp->n_expert_used == 0 || hp->n_ff_exp == 0)
-        return fr_fail(r->err, FR_EFORMAT,
-                       "%s: layers from %lld on have experts, but expert_count is %lld, expert_used_count "
-                       "%lld, expert_feed_forward_length %lld; expected more than 0",
-                       r->arch, (long long)hp->n_layer_dense_lead, (long long)hp->n_expert,
-                       (long long)hp->n_expert_used, (long long)hp->n_ff_exp);
+        return fr_fail(
+            r->err, FR_EFORMAT,
+            "%s: layers from %lld on have experts, but expert_count is %lld, expert_used_count "
+            "%lld, expert_feed_forward_length %lld; expected more than 0",
+            r->arch, (long long)hp->n_layer_dense_lead, (long long)hp->n_expert,
+            (long long)hp->n_expert_used, (long long)hp->n_ff_exp);
     if (hp->n_expert % hp->n_expert_group != 0 || hp->n_expert_group_used == 0 ||
         hp->n_expert_used > hp->n_expert / hp->n_expert_group * hp->n_expert_group_used)
-        return fr_fail(r->err, FR_EFORMAT,
-                       "%s.expert_group_count: %lld groups, %lld used, cannot give %lld of %lld experts",
-                       r->arch, (long long)hp->n_expert_group, (long long)hp->n_expert_group_used,
-                       (long long)hp->n_expert_used, (long long)hp->n_expert);
+        return fr_fail(
+            r->err, FR_EFORMAT,
+            "%s.expert_group_count: %lld groups, %lld used, cannot give %lld of %lld experts",
+            r->arch, (long long)hp->n_expert_group, (long long)hp->n_expert_group_used,
+            (long long)hp->n_expert_used, (long long)hp->n_expert);
     return FR_OK;
 }
 
@@ -165,7 +171,8 @@ static fr_status read_vocab_size(const reader *r, fr_hparams *hp)
     /* vocab_size may lack the padding of the matrix; the matrix decides. */
     hp->n_vocab = embd->dims[1];
     if (hp->n_vocab > INT32_MAX)
-        return fr_fail(r->err, FR_EFORMAT, "token_embd.weight: found %lld rows, expected at most %d",
+        return fr_fail(r->err, FR_EFORMAT,
+                       "token_embd.weight: found %lld rows, expected at most %d",
                        (long long)hp->n_vocab, INT32_MAX);
     return FR_OK;
 }
@@ -187,8 +194,9 @@ fr_status fr_hparams_read(const fr_gguf *g, const char *arch, fr_hparams *hp, fr
     FR_TRY(read_rope(r, hp));
     FR_TRY(read_experts(r, hp));
     if (hp->n_nextn > 0)
-        fr_log_info("model: the last %lld of %lld layers predict further tokens (nextn); they are not used",
-                    (long long)hp->n_nextn, (long long)n_block);
+        fr_log_info(
+            "model: the last %lld of %lld layers predict further tokens (nextn); they are not used",
+            (long long)hp->n_nextn, (long long)n_block);
     return FR_OK;
 }
 
@@ -202,7 +210,8 @@ float fr_hparams_attn_scale(const fr_hparams *hp)
 static double yarn_pair_of(const fr_hparams *hp, double turns)
 {
     double ctx = (double)hp->rope_n_ctx_orig;
-    return (double)hp->qk_rope * log(ctx / (turns * 2.0 * M_PI)) / (2.0 * log((double)hp->rope_base));
+    return (double)hp->qk_rope * log(ctx / (turns * 2.0 * M_PI)) /
+           (2.0 * log((double)hp->rope_base));
 }
 
 void fr_hparams_rope_freqs(const fr_hparams *hp, double *freqs)

@@ -68,7 +68,8 @@ bool fr_tensor_name_parse(const char *name, int *layer, fr_role *role)
     return false;
 }
 
-/* ---- declaring weights ------------------------------------------------------------------------------- */
+/* ---- declaring weights
+ * ------------------------------------------------------------------------------- */
 
 static void full_name(int layer, fr_role role, char out[128])
 {
@@ -86,7 +87,8 @@ static fr_model_weight *add_weight(fr_model *m, int layer, fr_role role)
     return &m->weights[i];
 }
 
-static fr_status check_dims(const fr_gguf_tensor *t, int64_t cols, int64_t rows, int64_t mats, fr_err *err)
+static fr_status check_dims(const fr_gguf_tensor *t, int64_t cols, int64_t rows, int64_t mats,
+                            fr_err *err)
 {
     int64_t found = t->dims[1] * t->dims[2] * t->dims[3];
     bool stacked = t->dims[1] == rows && t->dims[2] == mats && t->dims[3] == 1;
@@ -95,26 +97,29 @@ static fr_status check_dims(const fr_gguf_tensor *t, int64_t cols, int64_t rows,
         return FR_OK;
     char expected[96];
     if (mats > 1)
-        snprintf(expected, sizeof expected, "[%" PRId64 ", %" PRId64 ", %" PRId64 "]", cols, rows, mats);
+        snprintf(expected, sizeof expected, "[%" PRId64 ", %" PRId64 ", %" PRId64 "]", cols, rows,
+                 mats);
     else if (rows > 1)
         snprintf(expected, sizeof expected, "[%" PRId64 ", %" PRId64 "]", cols, rows);
     else
         snprintf(expected, sizeof expected, "[%" PRId64 "]", cols);
-    return fr_fail(err, FR_EFORMAT,
-                   "tensor %s: found shape [%" PRId64 ", %" PRId64 ", %" PRId64
-                   "], expected %s from the file's metadata; the file is damaged or of another architecture",
-                   t->name, t->dims[0], t->dims[1], t->dims[2] * t->dims[3], expected);
+    return fr_fail(
+        err, FR_EFORMAT,
+        "tensor %s: found shape [%" PRId64 ", %" PRId64 ", %" PRId64
+        "], expected %s from the file's metadata; the file is damaged or of another architecture",
+        t->name, t->dims[0], t->dims[1], t->dims[2] * t->dims[3], expected);
 }
 
-fr_status model_expect(fr_model *m, int layer, fr_role role, int64_t cols, int64_t rows, int64_t mats,
-                       bool required, fr_err *err)
+fr_status model_expect(fr_model *m, int layer, fr_role role, int64_t cols, int64_t rows,
+                       int64_t mats, bool required, fr_err *err)
 {
     char name[128];
     full_name(layer, role, name);
     const fr_gguf_tensor *t = fr_gguf_find_tensor(m->gguf, name);
     if (!t && required)
         return fr_fail(err, FR_ENOTFOUND,
-                       "tensor %s: missing; the metadata says that this layer has it, the file is not complete",
+                       "tensor %s: missing; the metadata says that this layer has it, the file is "
+                       "not complete",
                        name);
     if (!t)
         return FR_OK;
@@ -155,12 +160,14 @@ static bool can_view(const fr_weight *from, int64_t src_row, int64_t src_step, i
     return src_row % group == 0 && src_step % group == 0 && rows % group == 0;
 }
 
-fr_status model_derive(fr_model *m, int layer, fr_role role, fr_derive how, int from, int64_t src_row,
-                       int64_t src_step, int64_t cols, int64_t rows, int64_t mats, fr_err *err)
+fr_status model_derive(fr_model *m, int layer, fr_role role, fr_derive how, int from,
+                       int64_t src_row, int64_t src_step, int64_t cols, int64_t rows, int64_t mats,
+                       fr_err *err)
 {
     const fr_weight *src = &m->weights[from].shape;
     char name[256];
-    snprintf(name, sizeof name, "blk.%d.%s from %s", layer, roles[role].name, m->weights[from].name);
+    snprintf(name, sizeof name, "blk.%d.%s from %s", layer, roles[role].name,
+             m->weights[from].name);
     if (how == FR_DERIVE_VIEW && !can_view(src, src_row, src_step, rows))
         how = FR_DERIVE_DECODE;
     fr_model_weight *w = add_weight(m, layer, role);
@@ -181,7 +188,8 @@ fr_status model_derive(fr_model *m, int layer, fr_role role, fr_derive how, int 
     return FR_OK;
 }
 
-/* ---- opening ----------------------------------------------------------------------------------------- */
+/* ---- opening
+ * ----------------------------------------------------------------------------------------- */
 
 static fr_status find_arch(fr_model *m, fr_err *err)
 {
@@ -196,8 +204,9 @@ static fr_status find_arch(fr_model *m, fr_err *err)
     char known[256] = "";
     for (int i = 1; i < N_ARCHS; i++)
         snprintf(known + strlen(known), sizeof known - strlen(known), " %s", archs[i].name);
-    return fr_fail(err, FR_EUNSUPPORTED, "general.architecture: found '%.*s', this version knows:%s",
-                   FR_STR_ARG(name), known);
+    return fr_fail(err, FR_EUNSUPPORTED,
+                   "general.architecture: found '%.*s', this version knows:%s", FR_STR_ARG(name),
+                   known);
 }
 
 static fr_status alloc_tables(fr_model *m, fr_err *err)
@@ -250,8 +259,8 @@ static void report_unused(const fr_model *m)
             first = t->name;
     }
     if (n > 0)
-        fr_log_warn("model: %d tensors of the file are not used by %s, the first is %s", n, m->arch_name,
-                    first);
+        fr_log_warn("model: %d tensors of the file are not used by %s, the first is %s", n,
+                    m->arch_name, first);
 }
 
 fr_status fr_model_open(const fr_gguf *g, fr_mla_mode mla, fr_model **out, fr_err *err)

@@ -12,7 +12,8 @@ typedef struct {
 static const uint8_t *source_row(const derive_job *job, int64_t row, int64_t *in_matrix)
 {
     *in_matrix = row % job->from->rows;
-    return (const uint8_t *)job->from->data + (size_t)(row / job->from->rows) * job->from->mat_bytes;
+    return (const uint8_t *)job->from->data +
+           (size_t)(row / job->from->rows) * job->from->mat_bytes;
 }
 
 static void decode_source(const derive_job *job, int64_t row, float *out)

@@ -6,7 +6,8 @@
 
 #include "store/store_internal.h"
 
-/* ---- reading --------------------------------------------------------------------------------------------- */
+/* ---- reading
+ * --------------------------------------------------------------------------------------------- */
 
 enum { PIECE_BYTES = 8 << 20 };
 
@@ -55,8 +56,8 @@ static void read_thread(void *arg, int i_thread, int n_threads)
     size_t n;
     while (!atomic_load(&job->failed) && take_piece(job, &i, &from, &n)) {
         const fr_model_weight *w = &job->s->model->weights[i];
-        fr_status st = fr_gguf_read_tensor(job->s->model->gguf, w->src, from, n, job->s->blocks[i] + from,
-                                           &job->errs[i_thread]);
+        fr_status st = fr_gguf_read_tensor(job->s->model->gguf, w->src, from, n,
+                                           job->s->blocks[i] + from, &job->errs[i_thread]);
         if (st != FR_OK)
             fail_job(job, st);
         uint64_t done = atomic_fetch_add(&job->done, n) + n;
@@ -115,7 +116,8 @@ static void map_all(fr_store *s)
     fr_mem_account(FR_MEM_WEIGHTS, (ptrdiff_t)s->mapped_bytes);
 }
 
-/* ---- checking -------------------------------------------------------------------------------------------- */
+/* ---- checking
+ * -------------------------------------------------------------------------------------------- */
 
 typedef struct {
     const fr_weight *w;
@@ -147,23 +149,26 @@ static fr_status check_all(fr_store *s, fr_err *err)
     for (int i = 0; i < m->n_weights; i++) {
         const fr_weight *w = &s->weights[i];
         check_job job = {.w = w, .bad_row = -1};
-        job.scratch =
-            fr_mem_array(FR_MEM_MISC, (size_t)fr_cpu_n_threads(s->cpu), (size_t)w->cols * sizeof(float), err);
+        job.scratch = fr_mem_array(FR_MEM_MISC, (size_t)fr_cpu_n_threads(s->cpu),
+                                   (size_t)w->cols * sizeof(float), err);
         if (!job.scratch)
             return FR_ENOMEM;
         fr_cpu_run(s->cpu, check_thread, &job);
         fr_mem_free(job.scratch);
         if (job.bad_row >= 0)
             return fr_fail(err, FR_EFORMAT,
-                           "tensor %s: row %lld holds NaN or infinity, expected finite weights; the file is damaged",
+                           "tensor %s: row %lld holds NaN or infinity, expected finite weights; "
+                           "the file is damaged",
                            m->weights[i].name, (long long)job.bad_row);
     }
     return FR_OK;
 }
 
-/* ---- the store ------------------------------------------------------------------------------------------- */
+/* ---- the store
+ * ------------------------------------------------------------------------------------------- */
 
-fr_status fr_store_open(const fr_model *m, fr_cpu *cpu, const fr_store_config *cfg, fr_store **out, fr_err *err)
+fr_status fr_store_open(const fr_model *m, fr_cpu *cpu, const fr_store_config *cfg, fr_store **out,
+                        fr_err *err)
 {
     *out = NULL;
     if (!fr_gguf_has_data(m->gguf))

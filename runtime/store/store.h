@@ -1,7 +1,7 @@
 /* Weight memory: brings the weights of a model into memory and keeps them there.
  *
- * With mmap the file's pages are used in place; without, every tensor is read into memory of its own, in
- * parallel. Derived weights (parts of kv_b, see model.h) are computed once at load. */
+ * With mmap the file's pages are used in place; without, every tensor is read into memory of its
+ * own, in parallel. Derived weights (parts of kv_b, see model.h) are computed once at load. */
 #ifndef FR_STORE_STORE_H
 #define FR_STORE_STORE_H
 
@@ -13,7 +13,7 @@ typedef bool (*fr_progress_fn)(void *user, uint64_t done_bytes, uint64_t total_b
 
 typedef struct {
     bool mmap;
-    bool check;              /* decode every weight once; NaN or infinity is an error that names the tensor */
+    bool check; /* decode every weight once; NaN or infinity is an error that names the tensor */
     fr_progress_fn progress; /* may be NULL */
     void *progress_user;
 } fr_store_config;

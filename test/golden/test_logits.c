@@ -1,9 +1,9 @@
-/* Logits against an independent float32 reference (test/data/logits): every form of kv_b, attention mode,
- * batch size, thread count and KV type. */
+/* Logits against an independent float32 reference (test/data/logits): every form of kv_b, attention
+ * mode, batch size, thread count and KV type. */
 #include "testing.h"
 
-#include "support/logits.h"
 #include "support/models.h"
+#include "support/run_logits.h"
 
 typedef struct {
     const char *name, *reference;
@@ -69,9 +69,10 @@ static void check(const fr_engine_config *cfg, int i, double bound)
 {
     double d = distance(cfg, i);
     if (!(d <= bound))
-        fail_msg("%s, -mla %d, -ub %d, %d threads, KV %s: relative error %.3g, expected at most %.3g",
-                 cases[i].name, (int)cfg->mla, (int)cfg->n_ubatch, cfg->n_threads,
-                 fr_type_name(cfg->type_k, FR_LAYOUT_PLAIN), d, bound);
+        fail_msg(
+            "%s, -mla %d, -ub %d, %d threads, KV %s: relative error %.3g, expected at most %.3g",
+            cases[i].name, (int)cfg->mla, (int)cfg->n_ubatch, cfg->n_threads,
+            fr_type_name(cfg->type_k, FR_LAYOUT_PLAIN), d, bound);
 }
 
 /* Both KV types over attention modes, batch sizes and threads. */
@@ -95,9 +96,9 @@ static void test_all_modes(void **state)
     }
 }
 
-/* Without the exact window every position is read back rounded. v3 keeps its bound; in v2lite a token in a
- * hundred then has another expert elected in one of its 26 routed layers (a near-tie), which counts 3e-2 for
- * that token. */
+/* Without the exact window every position is read back rounded. v3 keeps its bound; in v2lite a
+ * token in a hundred then has another expert elected in one of its 26 routed layers (a near-tie),
+ * which counts 3e-2 for that token. */
 static void test_rounded_cache(void **state)
 {
     (void)state;
@@ -132,7 +133,8 @@ static void test_short_window(void **state)
         cfg.n_ubatch = ubatches[u];
         float *logits = logits_run(&cfg, &ids);
         double d = logits_distance(logits, references[0], n_logits);
-        assert_true(d > 1e-5 && d <= 1e-1); /* one near-tie in expert election falls the other way: 5e-2 */
+        assert_true(d > 1e-5 &&
+                    d <= 1e-1); /* one near-tie in expert election falls the other way: 5e-2 */
         /* What is rounded depends on positions only, not on the batches. */
         if (first)
             assert_memory_equal(logits, first, n_logits * sizeof *logits);
@@ -199,8 +201,9 @@ static void test_demo_model(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_all_modes),   cmocka_unit_test(test_rounded_cache), cmocka_unit_test(test_short_window),
-        cmocka_unit_test(test_scalar_tier), cmocka_unit_test(test_no_mmap),       cmocka_unit_test(test_demo_model),
+        cmocka_unit_test(test_all_modes),    cmocka_unit_test(test_rounded_cache),
+        cmocka_unit_test(test_short_window), cmocka_unit_test(test_scalar_tier),
+        cmocka_unit_test(test_no_mmap),      cmocka_unit_test(test_demo_model),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

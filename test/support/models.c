@@ -8,7 +8,8 @@
 #include "base/str.h"
 #include "gguf/gguf_writer.h"
 
-/* ---- temporary files -------------------------------------------------------------------------------------- */
+/* ---- temporary files
+ * -------------------------------------------------------------------------------------- */
 
 static char folder[64];
 
@@ -35,7 +36,8 @@ const char *model_temp_path(const char *name)
     return path;
 }
 
-/* ---- variants --------------------------------------------------------------------------------------------- */
+/* ---- variants
+ * --------------------------------------------------------------------------------------------- */
 
 typedef struct {
     const fr_gguf *g;
@@ -58,15 +60,18 @@ static fr_status put_metadata(job *j)
     uint32_t rope = 0;
     FR_TRY(fr_gguf_get_u32(j->g, "deepseek2.rope.dimension_count", &rope, j->err));
     FR_TRY(fr_gguf_put_u32(j->w, "deepseek2.attention.head_count_kv", 1, j->err));
-    FR_TRY(fr_gguf_put_u32(j->w, "deepseek2.attention.key_length", (uint32_t)j->lora + rope, j->err));
+    FR_TRY(
+        fr_gguf_put_u32(j->w, "deepseek2.attention.key_length", (uint32_t)j->lora + rope, j->err));
     FR_TRY(fr_gguf_put_u32(j->w, "deepseek2.attention.value_length", (uint32_t)j->lora, j->err));
-    FR_TRY(fr_gguf_put_u32(j->w, "deepseek2.attention.key_length_mla", (uint32_t)j->nope + rope, j->err));
-    return fr_gguf_put_u32(j->w, "deepseek2.attention.value_length_mla", (uint32_t)j->v_head, j->err);
+    FR_TRY(fr_gguf_put_u32(j->w, "deepseek2.attention.key_length_mla", (uint32_t)j->nope + rope,
+                           j->err));
+    return fr_gguf_put_u32(j->w, "deepseek2.attention.value_length_mla", (uint32_t)j->v_head,
+                           j->err);
 }
 
 /* The type that a tensor gets: matrices only, and only where the shape allows it. */
-static void choose_type(const job *j, const char *name, fr_type from, int n_dims, const int64_t *dims, fr_type *type,
-                        fr_layout *layout)
+static void choose_type(const job *j, const char *name, fr_type from, int n_dims,
+                        const int64_t *dims, fr_type *type, fr_layout *layout)
 {
     *type = from;
     *layout = FR_LAYOUT_PLAIN;
@@ -83,7 +88,8 @@ static void choose_type(const job *j, const char *name, fr_type from, int n_dims
 }
 
 /* One tensor from its float values: declared in the first pass, written in the second. */
-static fr_status put(job *j, const char *name, fr_type from, int n_dims, const int64_t *dims, const float *values)
+static fr_status put(job *j, const char *name, fr_type from, int n_dims, const int64_t *dims,
+                     const float *values)
 {
     fr_type type;
     fr_layout layout;
@@ -189,7 +195,8 @@ static fr_status write_all(job *j)
     return put_tensors(j);
 }
 
-fr_status model_write_variant(const char *source, const model_variant *v, const char *path, fr_err *err)
+fr_status model_write_variant(const char *source, const model_variant *v, const char *path,
+                              fr_err *err)
 {
     fr_gguf *g = NULL;
     job j = {.v = v, .err = err};

@@ -6,9 +6,9 @@
 #include "quant/qtype.h"
 
 /* The files: random weights, see test/README.md. */
-#define MODEL_V3 TEST_FILE("data/logits/v3.gguf")
+#define MODEL_V3     TEST_FILE("data/logits/v3.gguf")
 #define MODEL_V2LITE TEST_FILE("data/logits/v2lite.gguf")
-#define MODEL_KJV SOURCE_FILE("configs/demo/kjv-moe-q8_0.gguf")
+#define MODEL_KJV    SOURCE_FILE("configs/demo/kjv-moe-q8_0.gguf")
 
 /* How a variant differs from its source. */
 typedef struct {
@@ -22,7 +22,8 @@ typedef struct {
 } model_variant;
 
 /* Writes the variant of a deepseek2 file with kv_b and f16 or f32 matrices to path. */
-fr_status model_write_variant(const char *source, const model_variant *v, const char *path, fr_err *err);
+fr_status model_write_variant(const char *source, const model_variant *v, const char *path,
+                              fr_err *err);
 
 /* A path in a folder of this process that is removed at exit. */
 const char *model_temp_path(const char *name);

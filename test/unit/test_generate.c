@@ -2,8 +2,8 @@
 #include "testing.h"
 
 #include "base/str.h"
-#include "support/logits.h"
 #include "support/models.h"
+#include "support/run_logits.h"
 
 static fr_engine *engine;
 
@@ -37,7 +37,8 @@ static bool stop_at_once(void *user, const char *text, size_t n)
 }
 
 /* Text generated after "In the beginning" with a seed; caller frees. */
-static fr_buf generate(uint64_t seed, fr_generate_params params, fr_text_fn fn, fr_generate_result *result)
+static fr_buf generate(uint64_t seed, fr_generate_params params, fr_text_fn fn,
+                       fr_generate_result *result)
 {
     fr_err err = {0};
     fr_session *s = NULL;
@@ -48,8 +49,10 @@ static fr_buf generate(uint64_t seed, fr_generate_params params, fr_text_fn fn, 
     p.seed = seed;
     assert_ok(fr_session_open(engine, &s, &err));
     assert_ok(fr_sampler_open(&p, 4096, 128, &sampler, &err));
-    assert_int_equal(fr_generate(s, sampler, &params, fn, &text, result, &err), FR_EINVAL); /* no logits yet */
-    assert_ok(fr_tokenize(fr_engine_vocab(engine), "In the beginning", 16, true, false, &prompt, &err));
+    assert_int_equal(fr_generate(s, sampler, &params, fn, &text, result, &err),
+                     FR_EINVAL); /* no logits yet */
+    assert_ok(
+        fr_tokenize(fr_engine_vocab(engine), "In the beginning", 16, true, false, &prompt, &err));
     assert_ok(fr_session_append(s, prompt.ids, (int64_t)prompt.n, &err));
     assert_ok(fr_generate(s, sampler, &params, fn, &text, result, &err));
     fr_tokens_free(&prompt);
@@ -95,7 +98,8 @@ static void test_limits(void **state)
     fr_buf_free(&once);
 }
 
-/* Every piece of the text, taken as a stop string, ends it right there, wherever token borders are. */
+/* Every piece of the text, taken as a stop string, ends it right there, wherever token borders are.
+ */
 static void test_stop_strings(void **state)
 {
     (void)state;
@@ -127,7 +131,8 @@ static void test_held_text_comes_out(void **state)
     memcpy(almost, whole.p + whole.n - 6, 6);
     almost[6] = 1;
     const char *stops[] = {almost};
-    fr_buf same = generate(3, (fr_generate_params){.n_predict = 24, .stops = stops, .n_stops = 1}, collect, &r);
+    fr_buf same = generate(3, (fr_generate_params){.n_predict = 24, .stops = stops, .n_stops = 1},
+                           collect, &r);
     assert_string_equal(same.p, whole.p);
     fr_buf_free(&same);
     fr_buf_free(&whole);

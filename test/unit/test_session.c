@@ -3,8 +3,8 @@
 
 #include <math.h>
 
-#include "support/logits.h"
 #include "support/models.h"
+#include "support/run_logits.h"
 
 static fr_tokens ids;
 
@@ -162,7 +162,8 @@ static void test_bad_configs(void **state)
     assert_null(e);
 }
 
-static fr_status cancel_second(void *user, int64_t pos, int64_t n_rows, const float *logits, fr_err *err)
+static fr_status cancel_second(void *user, int64_t pos, int64_t n_rows, const float *logits,
+                               fr_err *err)
 {
     (void)n_rows, (void)logits, (void)err;
     if (pos > 0)
@@ -222,7 +223,8 @@ static void test_memory_as_described(void **state)
         fr_engine_info i = fr_engine_describe(e);
         assert_int_equal(fr_mem_tag_stats(FR_MEM_KV).bytes_now, i.kv_bytes);
         assert_int_equal(fr_mem_tag_stats(FR_MEM_DERIVED).bytes_now, i.derived_bytes);
-        assert_int_equal(fr_mem_tag_stats(FR_MEM_WORKSPACE).bytes_now, i.workspace_bytes + i.logits_bytes);
+        assert_int_equal(fr_mem_tag_stats(FR_MEM_WORKSPACE).bytes_now,
+                         i.workspace_bytes + i.logits_bytes);
         fr_session_close(s);
         fr_engine_close(e);
         assert_int_equal(fr_mem_total().bytes_now, ids.cap * sizeof *ids.ids);

@@ -11,20 +11,22 @@ typedef struct {
     fr_sampler *sampler;
     const char **stops; /* texts of --reverse-prompt, unescaped; owned */
     size_t n_stops;
-    bool colour;        /* the terminal shows colours and the user wants them */
+    bool colour; /* the terminal shows colours and the user wants them */
 } cli;
 
-/* Ctrl-C stops a running generation; otherwise, and a second time, it leaves. Between begin and end a
- * generation runs; end tells whether it was interrupted. */
+/* Ctrl-C stops a running generation; otherwise, and a second time, it leaves. Between begin and end
+ * a generation runs; end tells whether it was interrupted. */
 void cli_signals_init(void);
 void cli_generation_begin(fr_session *s);
 bool cli_generation_end(void);
 bool cli_interrupted(void);
 
-/* Generates after what the session holds, printing as text comes (and appending it to *text unless NULL). */
+/* Generates after what the session holds, printing as text comes (and appending it to *text unless
+ * NULL). */
 fr_status cli_generate(cli *c, fr_buf *text, fr_generate_result *result, fr_err *err);
 
-/* Reads a line from standard input, without its newline. False at the end of input or after Ctrl-C. */
+/* Reads a line from standard input, without its newline. False at the end of input or after Ctrl-C.
+ */
 bool cli_read_line(const cli *c, const char *prompt, fr_buf *line);
 
 /* Prints to standard output, coloured as what the user gave. */

@@ -21,7 +21,8 @@ static fr_status read_prompt(const cli *c, fr_buf *text, fr_err *err)
 static fr_status feed(cli *c, const fr_buf *text, bool first, fr_err *err)
 {
     fr_tokens t = {0};
-    fr_status st = fr_tokenize(fr_engine_vocab(c->engine), text->n ? text->p : "", text->n, first, true, &t, err);
+    fr_status st = fr_tokenize(fr_engine_vocab(c->engine), text->n ? text->p : "", text->n, first,
+                               true, &t, err);
     if (st == FR_OK && t.n == 0)
         st = fr_fail(err, FR_EINVAL, "prompt: empty; give one with -p TEXT or -f FILE");
     if (st == FR_OK)

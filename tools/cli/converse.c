@@ -35,9 +35,10 @@ static fr_status add_system(conversation *v, fr_err *err)
     if (!o->system_prompt && !o->system_prompt_file)
         return FR_OK;
     fr_buf text = {0};
-    fr_status st = o->system_prompt_file ? fr_file_slurp(o->system_prompt_file, 1u << 26, &text, err)
-                   : o->escape           ? tool_unescape(o->system_prompt, &text, err)
-                                         : fr_buf_puts(&text, o->system_prompt, err);
+    fr_status st = o->system_prompt_file
+                       ? fr_file_slurp(o->system_prompt_file, 1u << 26, &text, err)
+                   : o->escape ? tool_unescape(o->system_prompt, &text, err)
+                               : fr_buf_puts(&text, o->system_prompt, err);
     if (st == FR_OK)
         st = add_message(v, "system", &text, err);
     fr_buf_free(&text);
@@ -54,9 +55,10 @@ static json_t *token_json(const fr_vocab *v, int32_t id)
 static fr_status render(conversation *v, fr_err *err)
 {
     const fr_vocab *vocab = fr_engine_vocab(v->c->engine);
-    json_t *context = json_pack("{s:O, s:b, s:o, s:o}", "messages", v->messages, "add_generation_prompt", 1,
-                                "bos_token", token_json(vocab, fr_vocab_bos(vocab)), "eos_token",
-                                token_json(vocab, fr_vocab_eos(vocab)));
+    json_t *context =
+        json_pack("{s:O, s:b, s:o, s:o}", "messages", v->messages, "add_generation_prompt", 1,
+                  "bos_token", token_json(vocab, fr_vocab_bos(vocab)), "eos_token",
+                  token_json(vocab, fr_vocab_eos(vocab)));
     if (!context)
         return no_json(err);
     fr_buf_clear(&v->prompt);
@@ -80,7 +82,8 @@ static fr_status sync(conversation *v, fr_err *err)
     cli *c = v->c;
     fr_tokens t = {0};
     int64_t n_reused = 0;
-    fr_status st = fr_tokenize(fr_engine_vocab(c->engine), v->prompt.p, v->prompt.n, !begins_with_bos(v), true, &t, err);
+    fr_status st = fr_tokenize(fr_engine_vocab(c->engine), v->prompt.p, v->prompt.n,
+                               !begins_with_bos(v), true, &t, err);
     if (st == FR_OK)
         st = fr_session_sync(c->session, t.ids, (int64_t)t.n, &n_reused, err);
     for (size_t i = (size_t)n_reused; st == FR_OK && i < t.n; i++)
@@ -125,7 +128,8 @@ static fr_status open_template(conversation *v, fr_err *err)
     }
     if (source.n == 0)
         FR_TRY_OUT(st, fr_fail(err, FR_ENOTFOUND,
-                               "chat template: the model has none; give one with --chat-template-file, or complete "
+                               "chat template: the model has none; give one with "
+                               "--chat-template-file, or complete "
                                "text with -no-cnv"));
     st = fr_template_parse(source.p, source.n, &v->template, err);
     if (st != FR_OK)

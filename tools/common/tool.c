@@ -36,7 +36,8 @@ bool tool_options(int argc, char **argv, fr_tool tool, fr_options *o, int *statu
     return false;
 }
 
-/* ---- engine ---------------------------------------------------------------------------------------------- */
+/* ---- engine
+ * ---------------------------------------------------------------------------------------------- */
 
 static bool show_progress(void *user, uint64_t done, uint64_t total)
 {
@@ -46,8 +47,8 @@ static bool show_progress(void *user, uint64_t done, uint64_t total)
         char bar[41] = "";
         memset(bar, '#', (size_t)now * 40 / 100);
         char have[32], all[32];
-        fprintf(stderr, "\rloading [%-40s] %3d %%  %s of %s ", bar, now, fr_format_bytes(done, have),
-                fr_format_bytes(total, all));
+        fprintf(stderr, "\rloading [%-40s] %3d %%  %s of %s ", bar, now,
+                fr_format_bytes(done, have), fr_format_bytes(total, all));
         if (done == total)
             fputc('\n', stderr);
         *shown = now;
@@ -90,13 +91,14 @@ void tool_print_model(const fr_engine *e)
 {
     fr_engine_info i = fr_engine_describe(e);
     char file[32], kv[32], work[32], derived[32];
-    fprintf(stderr, "model: %s (%s), %.2f M parameters, %s, %lld layers\n", i.name[0] ? i.name : "unnamed", i.arch,
-            (double)i.n_params * 1e-6, fr_format_bytes(i.file_bytes, file), (long long)i.n_layer);
+    fprintf(stderr, "model: %s (%s), %.2f M parameters, %s, %lld layers\n",
+            i.name[0] ? i.name : "unnamed", i.arch, (double)i.n_params * 1e-6,
+            fr_format_bytes(i.file_bytes, file), (long long)i.n_layer);
     fprintf(stderr, "memory: KV cache %s for %lld tokens, workspace %s, derived weights %s\n",
-            fr_format_bytes(i.kv_bytes, kv), (long long)i.n_ctx, fr_format_bytes(i.workspace_bytes, work),
-            fr_format_bytes(i.derived_bytes, derived));
-    fprintf(stderr, "cpu: %d threads (%d for prompts), %s kernels\n\n", i.n_threads, i.n_threads_batch,
-            fr_isa_name(i.isa));
+            fr_format_bytes(i.kv_bytes, kv), (long long)i.n_ctx,
+            fr_format_bytes(i.workspace_bytes, work), fr_format_bytes(i.derived_bytes, derived));
+    fprintf(stderr, "cpu: %d threads (%d for prompts), %s kernels\n\n", i.n_threads,
+            i.n_threads_batch, fr_isa_name(i.isa));
 }
 
 void tool_memory_report(const fr_engine *e)
@@ -123,7 +125,9 @@ void tool_memory_report(const fr_engine *e)
     }
 }
 
-/* ---- sampler ----------------------------------------------------------------------------------------------- */
+/* ---- sampler
+ * -----------------------------------------------------------------------------------------------
+ */
 
 /* "ID+X" or "ID-X" */
 static fr_status parse_bias(const char *text, fr_logit_bias *out, fr_err *err)
@@ -132,13 +136,16 @@ static fr_status parse_bias(const char *text, fr_logit_bias *out, fr_err *err)
     long id = strtol(text, &end, 10);
     const char *number = end;
     float bias = strtof(number, &end);
-    if (number == text || (*number != '+' && *number != '-') || end == number || *end || id < 0 || id > INT32_MAX)
-        return fr_fail(err, FR_EINVAL, "--logit-bias: found '%s', expected ID+X or ID-X, such as 15043-1", text);
+    if (number == text || (*number != '+' && *number != '-') || end == number || *end || id < 0 ||
+        id > INT32_MAX)
+        return fr_fail(err, FR_EINVAL,
+                       "--logit-bias: found '%s', expected ID+X or ID-X, such as 15043-1", text);
     *out = (fr_logit_bias){(int32_t)id, bias};
     return FR_OK;
 }
 
-static fr_status collect_biases(const fr_options *o, const fr_vocab *v, fr_logit_bias **out, size_t *n, fr_err *err)
+static fr_status collect_biases(const fr_options *o, const fr_vocab *v, fr_logit_bias **out,
+                                size_t *n, fr_err *err)
 {
     *n = 0;
     *out = FR_NEW(fr_logit_bias, FR_MEM_SAMPLE, o->logit_bias.n + (size_t)fr_vocab_size(v), err);
@@ -177,7 +184,9 @@ out:
     return st;
 }
 
-/* ---- text --------------------------------------------------------------------------------------------------- */
+/* ---- text
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 static int hex_digit(char c)
 {

@@ -1,4 +1,4 @@
-#include "support/logits.h"
+#include "support/run_logits.h"
 
 #include <math.h>
 #include <stdio.h>
