@@ -85,13 +85,24 @@ struct fr_cpu {
     cpu_table table;
 };
 
-/* ---- cutting work into tiles (cpu/matmul.c)
+/* ---- shared work (cpu/matmul.c)
  * ---------------------------------------------------------- */
 
 /* Rows per tile, a multiple of `grain`, for n_rows rows of row_bytes in all and n_threads: several
  * tiles per thread so that a late thread does not hold up the rest, none larger than a core's
  * cache. */
 int64_t cpu_tile_rows(int64_t n_rows, size_t row_bytes, int64_t grain, int n_threads);
+
+/* A thread's part of encoding n_rows rows (row r at x + r * ldx) to dst: whole rows, or pieces of
+ * each row when there are fewer rows than threads. */
+typedef struct {
+    const cpu_table *table;
+    fr_act_type type;
+    const float *x;
+    int64_t ldx, n_rows, cols;
+    char *dst;
+} cpu_encode_job;
+void cpu_encode_part(const cpu_encode_job *job, int i_thread, int n_threads);
 
 /* Runs fn on all threads, or on the caller alone (n_threads = 1, no barrier needed) when the work
  * is not worth waking the others. n_macs: multiply-adds in all. */

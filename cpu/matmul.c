@@ -9,6 +9,7 @@
 #define TILES_PER_THREAD 8
 #define TILE_BYTES       (256 << 10) /* of weights: they stay in the cache while tokens pass by */
 #define MIN_TILE_BYTES   (8 << 10)   /* below, claiming costs more than computing */
+#define ENCODE_MACS      4           /* the work on one activation, in multiply-adds */
 #define MIN_SHARED_MACS  65536       /* below, the caller is done before the others are awake */
 
 int64_t cpu_tile_rows(int64_t n_rows, size_t row_bytes, int64_t grain, int n_threads)
@@ -39,23 +40,24 @@ size_t fr_cpu_act_bytes(fr_act_type type, int64_t n_rows, int64_t cols)
     return (size_t)n_rows * fr_act_row_bytes(type, cols);
 }
 
-typedef struct {
-    const cpu_table *table;
-    fr_act_type type;
-    const float *x;
-    int64_t ldx, n_rows, cols;
-    size_t row_bytes;
-    char *dst;
-} encode_job;
+#define PIECE 256 /* columns; a multiple of every activation block */
 
-static void encode_rows(void *arg, int i_thread, int n_threads)
+void cpu_encode_part(const cpu_encode_job *j, int i_thread, int n_threads)
 {
-    const encode_job *j = arg;
-    int64_t from, to;
-    fr_cpu_share(j->n_rows, 1, i_thread, n_threads, &from, &to);
-    for (int64_t r = from; r < to; r++)
-        j->table->act_encode(j->type, j->x + r * j->ldx, j->cols,
-                             j->dst + (size_t)r * j->row_bytes);
+    int64_t row_from, row_to, from = 0, to = j->cols;
+    bool by_rows = j->n_rows >= n_threads;
+    fr_cpu_share(j->n_rows, 1, by_rows ? i_thread : 0, by_rows ? n_threads : 1, &row_from, &row_to);
+    if (!by_rows)
+        fr_cpu_share(j->cols, PIECE, i_thread, n_threads, &from, &to);
+    size_t row_bytes = fr_act_row_bytes(j->type, j->cols), skip = fr_act_row_bytes(j->type, from);
+    for (int64_t r = row_from; r < row_to; r++)
+        j->table->act_encode(j->type, j->x + r * j->ldx + from, to - from,
+                             j->dst + (size_t)r * row_bytes + skip);
+}
+
+static void encode_thread(void *arg, int i_thread, int n_threads)
+{
+    cpu_encode_part(arg, i_thread, n_threads);
 }
 
 fr_act fr_cpu_act_prepare(fr_cpu *cpu, fr_act_type type, const float *x, int64_t ldx,
@@ -67,11 +69,8 @@ fr_act fr_cpu_act_prepare(fr_cpu *cpu, fr_act_type type, const float *x, int64_t
         act.data = x;
         return act;
     }
-    encode_job job = {&cpu->table, type, x, ldx, n_rows, cols, act.row_bytes, dst};
-    if (n_rows == 1)
-        encode_rows(&job, 0, 1);
-    else
-        cpu_run_sized(cpu, n_rows * cols * 4, encode_rows, &job);
+    cpu_encode_job job = {&cpu->table, type, x, ldx, n_rows, cols, dst};
+    cpu_run_sized(cpu, n_rows * cols * ENCODE_MACS, encode_thread, &job);
     return act;
 }
 

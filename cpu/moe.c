@@ -129,11 +129,14 @@ static void encode(const moe_job *j, fr_act *dst, const float *x, int i_thread, 
 {
     if (dst->type == FR_ACT_F32)
         return; /* refers to x itself */
-    int64_t from, to;
-    fr_cpu_share(dst->n_rows, 1, i_thread, n_threads, &from, &to);
-    for (int64_t r = from; r < to; r++)
-        j->cpu->table.act_encode(dst->type, x + r * dst->cols, dst->cols,
-                                 (char *)(uintptr_t)dst->data + (size_t)r * dst->row_bytes);
+    cpu_encode_job job = {&j->cpu->table,
+                          dst->type,
+                          x,
+                          dst->cols,
+                          dst->n_rows,
+                          dst->cols,
+                          (char *)(uintptr_t)dst->data};
+    cpu_encode_part(&job, i_thread, n_threads);
 }
 
 /* ---- gate and up
@@ -301,4 +304,7 @@ void fr_cpu_moe(fr_cpu *cpu, const fr_cpu_moe_args *a)
     j.hidden_act = act_view(p.down_act, p.n_pairs, p.n_ff, j.hidden, base + p.hidden_act);
     group_pairs(&j);
     cpu_run_sized(cpu, 3 * p.n_pairs * p.n_ff * p.n_embd, moe_thread, &j);
+    for (int64_t i = 0; a->hidden && i < p.n_pairs; i++)
+        memcpy(a->hidden + j.pair_at[i] * p.n_ff, j.hidden + i * p.n_ff,
+               (size_t)p.n_ff * sizeof(float));
 }

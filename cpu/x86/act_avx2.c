@@ -1,4 +1,5 @@
 /* Activation quantization (bit for bit fr_act_encode_row) and SwiGLU. */
+#include <float.h>
 #include <math.h>
 
 #include "cpu/x86/avx2.h"
@@ -6,40 +7,29 @@
 /* ---- quantization
  * --------------------------------------------------------------------------------------- */
 
-static __m256 abs_ps(__m256 v)
+/* The largest |x|; infinity or NaN when there is one. Floats without sign are ordered as integers.
+ */
+static float block_most(const float *x, int n)
 {
-    return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v);
+    const __m256i size = _mm256_set1_epi32(INT32_MAX);
+    __m256i most = _mm256_setzero_si256();
+    for (int i = 0; i < n; i += 8)
+        most = _mm256_max_epi32(most, _mm256_and_si256(avx2_load(x + i), size));
+    __m128i m = _mm_max_epi32(_mm256_castsi256_si128(most), _mm256_extracti128_si256(most, 1));
+    m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0x4E));
+    m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0xB1));
+    return _mm_cvtss_f32(_mm_castsi128_ps(m));
 }
 
-/* max|x| / 127, or NaN where x is not finite. */
-static float block_scale(const float *x, int n)
-{
-    __m256 most = _mm256_setzero_ps(), bad = _mm256_setzero_ps();
-    const __m256 inf = _mm256_set1_ps(INFINITY);
-    for (int i = 0; i < n; i += 8) {
-        __m256 v = abs_ps(_mm256_loadu_ps(x + i));
-        bad = _mm256_or_ps(bad, _mm256_cmp_ps(v, inf, _CMP_NLT_UQ));
-        most = _mm256_max_ps(most, v);
-    }
-    if (_mm256_movemask_ps(bad))
-        return NAN;
-    __m128 m = _mm_max_ps(_mm256_castps256_ps128(most), _mm256_extractf128_ps(most, 1));
-    m = _mm_max_ps(m, _mm_movehl_ps(m, m));
-    return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m))) / 127;
-}
-
-/* x / d rounded half away from zero, within -127..127. The remainder after truncation is exact. */
+/* x / d rounded half away from zero: with the float just below one half added to its size, a number
+ * passes the next integer exactly when it was at least half way (the sum's own rounding included).
+ */
 static __m256i codes_of_8(const float *x, __m256 d)
 {
-    const __m256 sign = _mm256_set1_ps(-0.0f), most = _mm256_set1_ps(127);
     __m256 v = _mm256_div_ps(_mm256_loadu_ps(x), d);
-    __m256 whole = _mm256_round_ps(v, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC);
-    __m256 rest = abs_ps(_mm256_sub_ps(v, whole));
-    __m256 up = _mm256_cmp_ps(rest, _mm256_set1_ps(0.5f), _CMP_GE_OQ);
-    __m256 one = _mm256_or_ps(_mm256_and_ps(sign, v), _mm256_set1_ps(1));
-    whole = _mm256_add_ps(whole, _mm256_and_ps(up, one));
-    whole = _mm256_max_ps(_mm256_min_ps(whole, most), _mm256_sub_ps(_mm256_setzero_ps(), most));
-    return _mm256_cvttps_epi32(whole);
+    __m256 sign = _mm256_and_ps(v, _mm256_set1_ps(-0.0f));
+    __m256 half = _mm256_or_ps(sign, _mm256_set1_ps(0x1.fffffep-2f));
+    return _mm256_cvttps_epi32(_mm256_add_ps(v, half));
 }
 
 static __m256i codes_of_32(const float *x, __m256 d)
@@ -57,22 +47,28 @@ static void sums_of_16(__m256i codes, int sums[2])
 {
     __m256i shifted = _mm256_xor_si256(codes, _mm256_set1_epi8(-128)); /* code + 128 */
     __m256i eights = _mm256_sad_epu8(shifted, _mm256_setzero_si256());
-    for (int i = 0; i < 2; i++)
-        sums[i] = -16 * 128;
-    sums[0] += _mm256_extract_epi16(eights, 0) + _mm256_extract_epi16(eights, 4);
-    sums[1] += _mm256_extract_epi16(eights, 8) + _mm256_extract_epi16(eights, 12);
+    sums[0] = _mm256_extract_epi16(eights, 0) + _mm256_extract_epi16(eights, 4) - 16 * 128;
+    sums[1] = _mm256_extract_epi16(eights, 8) + _mm256_extract_epi16(eights, 12) - 16 * 128;
 }
 
 /* n codes (a multiple of 32) and their sums of 16; returns the scale. */
 static float encode_block(const float *x, int n, int8_t *q, int *sums)
 {
-    float d = block_scale(x, n);
+    float d = block_most(x, n) / 127;
+    __m256 divisor = _mm256_set1_ps(d);
     for (int i = 0; i < n; i += 32) {
-        __m256i codes = d > 0 ? codes_of_32(x + i, _mm256_set1_ps(d)) : _mm256_setzero_si256();
+        __m256i codes = codes_of_32(x + i, divisor);
         _mm256_storeu_si256((__m256i *)(q + i), codes);
         sums_of_16(codes, sums + i / 16);
     }
     return d;
+}
+
+/* Whether |x| / d stays within 127.5. Not for a d that is subnormal (inexact), zero, or not finite:
+ * such blocks are rare and left to the reference. */
+static bool is_common(float d)
+{
+    return d >= FLT_MIN && d <= FLT_MAX;
 }
 
 static void act_encode(fr_act_type type, const float *x, int64_t cols, void *dst)
@@ -85,6 +81,8 @@ static void act_encode(fr_act_type type, const float *x, int64_t cols, void *dst
         for (int64_t i = 0; i < cols; i += 32, a++) {
             a->d = encode_block(x + i, 32, a->q, sums);
             a->s = a->d * (float)(sums[0] + sums[1]);
+            if (!is_common(a->d))
+                fr_act_encode_row(type, x + i, 32, a);
         }
     }
     if (type == FR_ACT_Q8_256) {
@@ -93,6 +91,8 @@ static void act_encode(fr_act_type type, const float *x, int64_t cols, void *dst
             a->d = encode_block(x + i, 256, a->q, sums);
             for (int s = 0; s < 16; s++)
                 a->sums[s] = (int16_t)sums[s];
+            if (!is_common(a->d))
+                fr_act_encode_row(type, x + i, 256, a);
         }
     }
 }

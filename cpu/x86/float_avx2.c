@@ -45,7 +45,10 @@ CPU_INLINE __m256 load_bf16(const uint8_t *w, int n)
         int64_t i = 0;                                                                             \
         for (; i + 8 <= j->cols; i += 8) {                                                         \
             for (int r = 0; r < nr; r++) {                                                         \
-                __m256 w = load_##NAME(j->w + (size_t)r * j->row_bytes + (size_t)i * BYTES, 8);    \
+                const uint8_t *p = j->w + (size_t)r * j->row_bytes + (size_t)i * BYTES;            \
+                if (nc == 1)                                                                       \
+                    avx2_prefetch(p + (size_t)nr * j->row_bytes, 1);                               \
+                __m256 w = load_##NAME(p, 8);                                                      \
                 for (int t = 0; t < nc; t++) {                                                     \
                     const float *x = (const float *)j->x[t] + i;                                   \
                     acc[r][t] = _mm256_fmadd_ps(w, _mm256_loadu_ps(x), acc[r][t]);                 \
