@@ -95,6 +95,7 @@ typedef struct {
     const float *x; /* n_tokens x n_embd */
     float *y;
     void *scratch; /* fr_cpu_moe_scratch_bytes */
+    float *hidden; /* NULL, or [n_tokens][n_used][n_ff]: gets what down is applied to */
 } fr_cpu_moe_args;
 
 size_t fr_cpu_moe_scratch_bytes(const fr_cpu *cpu, const fr_weight *gate, const fr_weight *up,

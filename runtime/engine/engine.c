@@ -154,6 +154,11 @@ fr_engine_info fr_engine_describe(const fr_engine *e)
     };
 }
 
+fr_status fr_engine_observe(fr_engine *e, fr_observe_fn fn, void *user, fr_err *err)
+{
+    return fr_exec_observe(e->exec, fn, user, err);
+}
+
 const fr_vocab *fr_engine_vocab(const fr_engine *e)
 {
     return e->vocab;

@@ -52,6 +52,23 @@ fr_engine_info fr_engine_describe(const fr_engine *e);
 const fr_vocab *fr_engine_vocab(const fr_engine *e);
 fr_str fr_engine_chat_template(const fr_engine *e); /* the model's own; empty when it has none */
 
+/* What a matrix product is about to read: row r of x meets the matrices mats[r * per_row ..] of the
+ * weight; with mats == NULL the matrix r % n_mat. Valid during the call. */
+typedef struct {
+    const char *weight; /* its name */
+    int64_t n_mat;      /* matrices (experts, heads) that the weight has */
+    const float *x;
+    int64_t ldx, n_rows, cols;
+    const int32_t *mats;
+    int64_t per_row;
+} fr_observation;
+
+/* Calls fn for every product of a weight of the file, from now on (importance matrices); NULL ends
+ * it. Costs copies; FR_ENOMEM. Weights that only other attention modes use are not seen: open the
+ * engine with -mla 0 to see attn_kv_b. */
+typedef void (*fr_observe_fn)(void *user, const fr_observation *o);
+fr_status fr_engine_observe(fr_engine *e, fr_observe_fn fn, void *user, fr_err *err);
+
 /* ---- sessions
  * --------------------------------------------------------------------------------------------- */
 

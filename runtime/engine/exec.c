@@ -36,6 +36,9 @@ struct fr_exec {
     double *freqs;
     expand_buffers expand;
     uint64_t bytes;
+    fr_observe_fn observe;
+    void *observe_user;
+    float *hidden; /* while observing: inputs of the experts' down matrices */
 
     /* of the running batch */
     const fr_exec_batch *batch;
@@ -112,11 +115,22 @@ static const fr_act *prepare(fr_exec *x, fr_view in, fr_act_type type)
     return &p->act;
 }
 
+static void tell(const fr_exec *x, int weight, const float *rows, int64_t ldx, int64_t n_rows,
+                 int64_t cols, const int32_t *mats, int64_t per_row)
+{
+    const fr_model_weight *w = &x->m->weights[weight];
+    if (x->observe && w->src)
+        x->observe(x->observe_user, &(fr_observation){w->name, w->shape.n_mat, rows, ldx, n_rows,
+                                                      cols, mats, per_row});
+}
+
 static fr_status run_matmul(fr_exec *x, const fr_node *n, fr_err *err)
 {
     (void)err;
     fr_weight w = as_read_by(weight_of(x, n->weight[0]), n->in[0]);
     const fr_act *act = prepare(x, n->in[0], fr_cpu_act_type(x->cpu, &w));
+    int64_t ldx = n->in[0].n > 1 ? n->in[0].stride : ld_of(x, n->in[0]);
+    tell(x, n->weight[0], data_of(x, n->in[0]), ldx, act->n_rows, act->cols, NULL, 0);
     fr_cpu_matmul(x->cpu, &w, act, rows_of(x, n->in[0].value), data_of(x, n->out[0]),
                   ld_of(x, n->out[0]));
     return FR_OK;
@@ -210,18 +224,24 @@ static fr_status run_router(fr_exec *x, const fr_node *n, fr_err *err)
 static fr_status run_moe(fr_exec *x, const fr_node *n, fr_err *err)
 {
     (void)err;
-    fr_cpu_moe(x->cpu, &(fr_cpu_moe_args){
-                           .gate = weight_of(x, n->weight[0]),
-                           .up = weight_of(x, n->weight[1]),
-                           .down = weight_of(x, n->weight[2]),
-                           .n_tokens = rows_of(x, n->in[0].value),
-                           .n_used = x->m->hp.n_expert_used,
-                           .ids = (const int32_t *)(const void *)data_of(x, n->in[1]),
-                           .weights = data_of(x, n->in[2]),
-                           .x = data_of(x, n->in[0]),
-                           .y = data_of(x, n->out[0]),
-                           .scratch = x->moe,
-                       });
+    fr_cpu_moe_args a = {
+        .gate = weight_of(x, n->weight[0]),
+        .up = weight_of(x, n->weight[1]),
+        .down = weight_of(x, n->weight[2]),
+        .n_tokens = rows_of(x, n->in[0].value),
+        .n_used = x->m->hp.n_expert_used,
+        .ids = (const int32_t *)(const void *)data_of(x, n->in[1]),
+        .weights = data_of(x, n->in[2]),
+        .x = data_of(x, n->in[0]),
+        .y = data_of(x, n->out[0]),
+        .scratch = x->moe,
+        .hidden = x->hidden,
+    };
+    fr_cpu_moe(x->cpu, &a);
+    int64_t n_embd = a.gate->cols, n_ff = a.down->cols;
+    tell(x, n->weight[0], a.x, n_embd, a.n_tokens, n_embd, a.ids, a.n_used);
+    tell(x, n->weight[1], a.x, n_embd, a.n_tokens, n_embd, a.ids, a.n_used);
+    tell(x, n->weight[2], x->hidden, n_ff, a.n_tokens * a.n_used, n_ff, a.ids, 1);
     return FR_OK;
 }
 
@@ -635,12 +655,30 @@ void fr_exec_close(fr_exec *x)
         fr_graph_free(&x->graphs[p]);
         fr_mem_free(x->offsets[p]);
     }
-    void *blocks[] = {x->work,  x->act,           x->moe,        x->router,   x->state,
-                      x->attn,  x->kv_row,        x->staged_k,   x->staged_v, x->turns,
-                      x->freqs, x->expand.latent, x->expand.act, x->expand.k, x->expand.v};
+    void *blocks[] = {x->hidden,        x->work,       x->act,      x->moe,
+                      x->router,        x->state,      x->attn,     x->kv_row,
+                      x->staged_k,      x->staged_v,   x->turns,    x->freqs,
+                      x->expand.latent, x->expand.act, x->expand.k, x->expand.v};
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
         fr_mem_free(blocks[i]);
     fr_mem_free(x);
+}
+
+fr_status fr_exec_observe(fr_exec *x, fr_observe_fn fn, void *user, fr_err *err)
+{
+    const fr_hparams *hp = &x->m->hp;
+    fr_mem_free(x->hidden);
+    x->hidden = NULL;
+    x->observe = NULL;
+    if (!fn)
+        return FR_OK;
+    size_t rows = (size_t)(x->cfg.n_ubatch * hp->n_expert_used);
+    x->hidden = fr_mem_array(FR_MEM_WORKSPACE, rows, (size_t)hp->n_ff_exp * sizeof(float), err);
+    if (!x->hidden)
+        return FR_ENOMEM;
+    x->observe = fn;
+    x->observe_user = user;
+    return FR_OK;
 }
 
 uint64_t fr_exec_bytes(const fr_exec *x)

@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 
 #include "cpu/ops.h"
+#include "engine/engine.h"
 #include "kv/kv.h"
 #include "model/graph.h"
 #include "store/store.h"
@@ -34,6 +35,9 @@ fr_status fr_exec_open(const fr_model *m, const fr_store *store, fr_cpu *cpu_sin
                        fr_cpu *cpu_batch, const fr_exec_config *cfg, fr_exec **out, fr_err *err);
 void fr_exec_close(fr_exec *x);
 uint64_t fr_exec_bytes(const fr_exec *x);
+
+/* fr_engine_observe */
+fr_status fr_exec_observe(fr_exec *x, fr_observe_fn fn, void *user, fr_err *err);
 
 /* FR_ECANCELLED when *cancel was set: K and V of these positions are then undefined. */
 fr_status fr_exec_run(fr_exec *x, const fr_exec_batch *batch, fr_err *err);

@@ -30,20 +30,20 @@ typedef struct {
     int64_t at, width, n, stride;
 } fr_view;
 
-/* op           in[0]        in[1]        in[2]      out[0]        out[1]      weight[0..2]
- * EMBED        -            -            -          x             -           token_embd
- * RMS_NORM     x            -            -          y             -           norm
- * MATMUL       x (n heads)  -            -          y             -           w (n matrices)
- * ROPE         x (n heads)  -            -          (in place)    -           -
- * KV_STORE     c / k        rope k       v          -             -           -      plain: k
- * heads, v heads ATTN_LATENT  q latent     q rope       -          o latent      -           -
- * ATTN_EXPAND  q            -            -          o             -           kv_b | k_up, v_b
- * ATTN_PLAIN   q            -            -          o             -           -
- * ADD          a            b            -          y (may be a)  -           -
- * SWIGLU       gate         up           -          y (may be gate)           -
- * ROUTER       logits       -            -          ids           weights     selection bias or -1
- * MOE          x            ids          weights    y             -           gate, up, down
- * GATHER       x            -            -          y (outputs)   -           - */
+/* op           in[0]        in[1]        in[2]      out[0]        out[1]   weight[0..2]
+ * EMBED        -            -            -          x             -        token_embd
+ * RMS_NORM     x            -            -          y             -        norm
+ * MATMUL       x (n heads)  -            -          y             -        w (n matrices)
+ * ROPE         x (n heads)  -            -          (in place)    -        -
+ * KV_STORE     c, k heads   rope k       -, v heads -             -        -
+ * ATTN_LATENT  q latent     q rope       -          o latent      -        -
+ * ATTN_EXPAND  q            -            -          o             -        kv_b, or k_up and v_b
+ * ATTN_PLAIN   q            -            -          o             -        -
+ * ADD          a            b            -          y (may be a)  -        -
+ * SWIGLU       gate         up           -          y (or gate)   -        -
+ * ROUTER       logits       -            -          ids           weights  selection bias, or -1
+ * MOE          x            ids          weights    y             -        gate, up, down
+ * GATHER       x            -            -          y (outputs)   -        - */
 typedef struct {
     fr_op op;
     int layer; /* -1 outside layers */
