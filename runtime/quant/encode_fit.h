@@ -2,11 +2,11 @@
  * squares.
  *
  * An encoder looks for codes c and a scale s that make  sum of w * (x - s * c)^2  small. Given the
- * codes, s = a / b with a = sum of w x c, b = sum of w c^2 is best; given s, the nearest levels are.
- * Both steps are cheap, so encoders try many scales and alternate.
+ * codes, s = a / b with a = sum of w x c, b = sum of w c^2 is best; given s, the nearest levels
+ * are. Both steps are cheap, so encoders try many scales and alternate.
  *
- * All inputs are brought to |x| < 1 by a power of two and to weights of mean 1 over the row, so that
- * no square overflows and no comparison is lost to underflow. */
+ * All inputs are brought to |x| < 1 by a power of two and to weights of mean 1 over the row, so
+ * that no square overflows and no comparison is lost to underflow. */
 #ifndef FR_QUANT_ENCODE_FIT_H
 #define FR_QUANT_ENCODE_FIT_H
 

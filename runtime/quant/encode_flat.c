@@ -46,7 +46,7 @@ static enc_f16 fit(const enc_levels *lv, const enc_block *b, enc_sweep sweep, ui
         }                                                                                          \
     }
 
-DEFINE_ENCODER(q4_0, enc_levels_integers(&lv, -8, 16), 0.8f, 1.2f, 0.02f)
+DEFINE_ENCODER(q4_0, enc_levels_integers(&lv, -8, 16), 0.85f, 1.1f, 0.025f)
 DEFINE_ENCODER(q5_0, enc_levels_integers(&lv, -16, 32), 0.9f, 1.1f, 0.01f)
 DEFINE_ENCODER(q6_0, enc_levels_integers(&lv, -32, 64), 0.95f, 1.05f, 0.005f)
-DEFINE_ENCODER(iq4_nl, enc_levels_table(&lv, fr_iq4k_values, 16), 0.8f, 1.2f, 0.02f)
+DEFINE_ENCODER(iq4_nl, enc_levels_table(&lv, fr_iq4k_values, 16), 0.85f, 1.1f, 0.025f)

@@ -1,0 +1,138 @@
+/* Encoders of the types of 256 weights with a signed scale per sub-block and no minima: uniform
+ * levels (q3_K, q6_K) and value tables (iq4_xs, iq2_k .. iq6_k). */
+#include <string.h>
+
+#include "quant/encode.h"
+#include "quant/encode_super.h"
+#include "quant/types.h"
+
+/* How a type is coded. */
+typedef struct {
+    int size; /* of a sub-block */
+    int n_levels;
+    int lo;               /* uniform levels: the lowest; */
+    const int8_t *values; /* else this table */
+    int n_tables;         /* 2: a bit per sub-block picks the first or second n_levels values */
+    enc_multipliers m;
+    enc_sweep sweep;
+} recipe;
+
+/* A block on its way. */
+typedef struct {
+    enc_levels lv[2];
+    int n_tables, size;
+    enc_sweep sweep;
+    enc_block b;
+    enc_super super;
+    float m[ENC_SUBS_MAX];
+    uint8_t x[ENC_SUBS_MAX], q[ENC_BLOCK];
+} fitter;
+
+static enc_sums round_sub(const void *ctx, int j, float s)
+{
+    const fitter *f = ctx;
+    int at = j * f->size;
+    enc_sums t = enc_try(&f->lv[0], f->b.x + at, f->b.w + at, f->size, s);
+    if (f->n_tables > 1) {
+        enc_sums u = enc_try(&f->lv[1], f->b.x + at, f->b.w + at, f->size, s);
+        if (u.err < t.err)
+            t = u;
+    }
+    return t;
+}
+
+static void set_up(fitter *f, const recipe *r)
+{
+    f->size = r->size;
+    f->n_tables = r->n_tables;
+    f->sweep = r->sweep;
+    f->super = (enc_super){.m = r->m, .n = ENC_BLOCK / r->size, .round = round_sub, .ctx = f};
+    for (int t = 0; t < r->n_tables; t++) {
+        if (r->values)
+            enc_levels_table(&f->lv[t], r->values + t * r->n_levels, r->n_levels);
+        else
+            enc_levels_integers(&f->lv[t], r->lo, r->n_levels);
+    }
+}
+
+static void free_scale(fitter *f, int j)
+{
+    int at = j * f->size;
+    enc_sums best, t;
+    f->super.s[j] = enc_best_scale(&f->lv[0], f->b.x + at, f->b.w + at, f->size, f->sweep, &best);
+    if (f->n_tables > 1) {
+        float s = enc_best_scale(&f->lv[1], f->b.x + at, f->b.w + at, f->size, f->sweep, &t);
+        if (t.err < best.err) {
+            f->super.s[j] = s;
+            best = t;
+        }
+    }
+    f->super.b[j] = best.b;
+}
+
+/* Codes of sub-block j at scale s, and which table they are of. */
+static void codes(fitter *f, int j, float s)
+{
+    const float *x = f->b.x + j * f->size, *w = f->b.w + j * f->size;
+    f->x[j] = f->n_tables > 1 &&
+              enc_try(&f->lv[1], x, w, f->size, s).err < enc_try(&f->lv[0], x, w, f->size, s).err;
+    enc_codes(&f->lv[f->x[j]], x, f->size, s, f->q + j * f->size);
+}
+
+/* The block's weights are in f->b. */
+static enc_f16 fit_block(fitter *f)
+{
+    f->super.exp = f->b.exp;
+    for (int j = 0; j < f->super.n; j++)
+        free_scale(f, j);
+    enc_f16 d = enc_fit_super(&f->super, f->m);
+    for (int j = 0; j < f->super.n; j++)
+        codes(f, j, d.value * f->m[j]);
+    return d;
+}
+
+/* m[j] is the multiplier of sub-block j; the statements after it set the other fields of v. */
+#define DEFINE_ENCODER(ID, T, RECIPE, ...)                                                         \
+    void quant_encode_##T(const float *x, int64_t cols, const float *importance, void *dst)        \
+    {                                                                                              \
+        static const recipe how = RECIPE;                                                          \
+        fitter f;                                                                                  \
+        uint8_t *blk = dst;                                                                        \
+        float unit = enc_weight_unit(importance, cols);                                            \
+        memset(dst, 0, fr_row_bytes(FR_TYPE_##ID, FR_LAYOUT_PLAIN, cols));                         \
+        set_up(&f, &how);                                                                          \
+        for (int64_t at = 0; at < cols; at += ENC_BLOCK) {                                         \
+            fr_##T##_fields v;                                                                     \
+            enc_load(&f.b, x, importance, at, ENC_BLOCK, unit, enc_exponent(x + at, ENC_BLOCK));   \
+            v.d[0] = fit_block(&f).bits;                                                           \
+            memcpy(v.q, f.q, ENC_BLOCK);                                                           \
+            for (int j = 0; j < f.super.n; j++) {                                                  \
+                int m = (int)f.m[j];                                                               \
+                __VA_ARGS__;                                                                       \
+            }                                                                                      \
+            fr_##T##_pack_plain(&v, NULL, blk, 0);                                                 \
+            blk += fr_type_get(FR_TYPE_##ID)->bytes;                                               \
+        }                                                                                          \
+    }
+#define LIST(...)                                                                                  \
+    {                                                                                              \
+        __VA_ARGS__                                                                                \
+    }
+
+DEFINE_ENCODER(Q3_K, q3_K, LIST(16, 8, -4, NULL, 1, {-32, 31, 1}, {0.6f, 1.2f, 0.05f}),
+               v.sc[j] = (uint8_t)(m + 32))
+DEFINE_ENCODER(Q6_K, q6_K, LIST(16, 64, -32, NULL, 1, {-128, 127, 1}, {0.92f, 1.04f, 0.01f}),
+               v.sc[j] = (uint8_t)m)
+DEFINE_ENCODER(IQ4_XS, iq4_xs,
+               LIST(32, 16, 0, fr_iq4k_values, 1, {-32, 31, 1}, {0.85f, 1.1f, 0.025f}),
+               v.sc[j] = (uint8_t)(m + 32))
+DEFINE_ENCODER(IQ2_K, iq2_k, LIST(16, 4, 0, fr_iq2nl_values, 2, {-8, 7, 1}, {0.5f, 1.25f, 0.05f}),
+               v.sc[j] = (uint8_t)(m + 8), v.x[j] = f.x[j])
+DEFINE_ENCODER(IQ3_K, iq3_k, LIST(16, 8, 0, fr_iq3nl_values, 2, {-31, 31, 2}, {0.6f, 1.2f, 0.05f}),
+               v.sc[j] = (uint8_t)((m < 0 ? -m : m) / 2), v.sg[j] = m < 0, v.x[j] = f.x[j])
+DEFINE_ENCODER(IQ4_K, iq4_k,
+               LIST(16, 16, 0, fr_iq4k_values, 2, {-32, 31, 1}, {0.85f, 1.1f, 0.025f}),
+               v.sc[j] = (uint8_t)(m + 32), v.x[j] = f.x[j])
+DEFINE_ENCODER(IQ5_K, iq5_k,
+               LIST(16, 32, 0, fr_iq5nl_values, 2, {-32, 31, 1}, {0.92f, 1.06f, 0.02f}),
+               v.sc[j] = (uint8_t)(m + 32), v.x[j] = f.x[j])

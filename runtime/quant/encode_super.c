@@ -1,0 +1,111 @@
+#include "quant/encode_super.h"
+
+#include <math.h>
+
+float enc_nearest_multiplier(const enc_multipliers *m, float v)
+{
+    v = m->lo + m->step * rintf((v - m->lo) / m->step);
+    return fminf(fmaxf(v, m->lo), m->hi);
+}
+
+/* ---- a first d ------------------------------------------------------------------------------ */
+
+enum { SWEEP = 24, TRIES = 3 };
+
+/* What rounding the free scales to multiples of d costs. */
+static float cost_of(const enc_super *p, float d)
+{
+    float cost = 0, inv = 1 / d;
+    for (int j = 0; j < p->n; j++) {
+        float off = d * enc_nearest_multiplier(&p->m, p->s[j] * inv) - p->s[j];
+        cost += p->b[j] * off * off;
+    }
+    return cost;
+}
+
+/* The TRIES best of a sweep over d, best first: the largest free scale becomes 0.65 to 1.1 times
+ * one of the extreme multipliers. 0 = none. */
+static void sweep(const enc_super *p, float *best)
+{
+    float most = 0, cost[TRIES];
+    for (int j = 0; j < p->n; j++)
+        most = fabsf(p->s[j]) > fabsf(most) ? p->s[j] : most;
+    for (int t = 0; t < TRIES; t++) {
+        cost[t] = INFINITY;
+        best[t] = 0;
+    }
+    for (int i = 0; i < 2 * SWEEP && fabsf(most) > 1e-30f; i++) {
+        float end = i < SWEEP ? p->m.hi : p->m.lo;
+        if (i >= SWEEP && end >= 0)
+            break;
+        float d = most / (end * (0.65f + 0.45f / SWEEP * (float)(i % SWEEP + 1)));
+        float c = cost_of(p, d);
+        for (int t = 0; t < TRIES; t++) {
+            if (c < cost[t]) {
+                float swap_c = cost[t], swap_d = best[t];
+                cost[t] = c;
+                best[t] = d;
+                c = swap_c;
+                d = swap_d;
+            }
+        }
+    }
+}
+
+/* ---- trying in earnest ---------------------------------------------------------------------- */
+
+float enc_fit_multiplier(const enc_super *p, int j, float s, float d, enc_sums *at)
+{
+    float near = d != 0 ? enc_nearest_multiplier(&p->m, s / d) : 0, best = near;
+    *at = p->round(p->ctx, j, d * near);
+    for (int side = -1; side <= 1 && d != 0; side += 2) {
+        float m = near + (float)side * p->m.step;
+        if (m < p->m.lo || m > p->m.hi)
+            continue;
+        enc_sums t = p->round(p->ctx, j, d * m);
+        if (t.err < at->err) {
+            *at = t;
+            best = m;
+        }
+    }
+    return best;
+}
+
+typedef struct {
+    enc_f16 d;
+    float m[ENC_SUBS_MAX];
+    float err, better; /* its error; the best d for its codes */
+} placing;
+
+static void place(const enc_super *p, float d, placing *out)
+{
+    float a = 0, b = 0;
+    out->d = enc_round_f16(d, p->exp);
+    out->err = 0;
+    for (int j = 0; j < p->n; j++) {
+        enc_sums at;
+        float m = enc_fit_multiplier(p, j, p->s[j], out->d.value, &at);
+        out->m[j] = m;
+        out->err += at.err;
+        a += m * at.a;
+        b += m * m * at.b;
+    }
+    out->better = b > 0 ? a / b : 0;
+}
+
+enc_f16 enc_fit_super(const enc_super *p, float *multiplier)
+{
+    float first[TRIES];
+    placing best = {.err = INFINITY}, now;
+    sweep(p, first);
+    for (int t = 0; t < TRIES; t++) {
+        place(p, first[t], &now);
+        for (int round = 0; round < 4 && now.err < best.err; round++) {
+            best = now;
+            place(p, best.better, &now);
+        }
+    }
+    for (int j = 0; j < p->n; j++)
+        multiplier[j] = best.m[j];
+    return best.d;
+}

@@ -1,0 +1,42 @@
+/* One scale d for many sub-blocks, each of which multiplies it with a small integer (or odd, or
+ * half) number: w = d * m * level. Shared by all types of 256 weights without minima.
+ *
+ * Every sub-block has a free scale s, found alone, and the curvature b of its error there. A sweep
+ * over d minimizes  sum of b * (d * m - s)^2  with each m the nearest allowed; the best few d are
+ * then tried in earnest: every sub-block is rounded again with the multipliers next to s / d, and d
+ * is refitted to the codes for as long as that helps. */
+#ifndef FR_QUANT_ENCODE_SUPER_H
+#define FR_QUANT_ENCODE_SUPER_H
+
+#include "quant/encode_fit.h"
+
+enum { ENC_SUBS_MAX = 16 };
+
+/* The allowed multipliers: lo, lo + step, .. hi. */
+typedef struct {
+    float lo, hi, step;
+} enc_multipliers;
+
+/* The one nearest to v. */
+float enc_nearest_multiplier(const enc_multipliers *m, float v);
+
+/* Rounds sub-block j at scale s; the sums as enc_try. */
+typedef enc_sums enc_round_fn(const void *ctx, int j, float s);
+
+typedef struct {
+    enc_multipliers m;
+    int n;   /* sub-blocks */
+    int exp; /* of the block */
+    enc_round_fn *round;
+    const void *ctx;
+    float s[ENC_SUBS_MAX]; /* free scales */
+    float b[ENC_SUBS_MAX]; /* their curvatures, sum of w c^2 */
+} enc_super;
+
+/* d of the block and the multiplier of each sub-block. */
+enc_f16 enc_fit_super(const enc_super *p, float *multiplier);
+
+/* The multiplier of sub-block j, whose free scale is s, for a given d; the sums in *at. */
+float enc_fit_multiplier(const enc_super *p, int j, float s, float d, enc_sums *at);
+
+#endif
