@@ -74,6 +74,7 @@ fr_status tool_engine_config(const fr_options *o, fr_engine_config *cfg, fr_err 
     cfg->n_threads = o->threads;
     cfg->n_threads_batch = o->threads_batch;
     cfg->mla = (fr_mla_mode)o->mla;
+    cfg->kv_window = o->kv_window;
     cfg->expand_bytes = (uint64_t)o->amb_bytes;
     cfg->mmap = o->mmap;
     cfg->check_tensors = o->check_tensors;
