@@ -1,4 +1,5 @@
-/* ferry-gguf: looks at model files. Each subcommand is a row below and a file in tools/gguf. */
+/* ferry-gguf: looks at model files and raw blocks. Each subcommand is a row below and a file in
+ * tools/gguf. */
 #include <stdio.h>
 #include <string.h>
 
@@ -14,6 +15,12 @@ typedef struct {
 
 static const subcommand subcommands[] = {
     {"dump", "[--full] FILE", "Print a file's metadata and tensors.", gguf_dump},
+    {"types", "", "List the quantized types.", gguf_types},
+    {"decode", "TYPE ROWS COLS IN OUT.f32", "Turn raw blocks into float32.", gguf_decode},
+    {"encode", "TYPE ROWS COLS IN.f32 OUT [--imatrix F.f32]", "Quantize float32 into raw blocks.",
+     gguf_encode},
+    {"repack", "TYPE ROWS COLS IN OUT [--to plain|interleaved]",
+     "Rearrange raw blocks, plain to interleaved or back.", gguf_repack},
 };
 
 enum { N_SUBCOMMANDS = sizeof subcommands / sizeof *subcommands };
@@ -22,8 +29,8 @@ static int print_help(void)
 {
     puts("ferry-gguf: look at GGUF model files\n\nUsage:");
     for (size_t i = 0; i < N_SUBCOMMANDS; i++)
-        printf("  ferry-gguf %s %s\n      %s\n", subcommands[i].name, subcommands[i].usage,
-               subcommands[i].help);
+        printf("  ferry-gguf %s%s%s\n      %s\n", subcommands[i].name,
+               *subcommands[i].usage ? " " : "", subcommands[i].usage, subcommands[i].help);
     puts("\n  ferry-gguf SUBCOMMAND --help   more about one of them");
     puts("  ferry-gguf --version");
     return 0;

@@ -5,5 +5,9 @@
 #define FR_TOOLS_GGUF_COMMANDS_H
 
 int gguf_dump(int argc, char **argv);
+int gguf_types(int argc, char **argv);
+int gguf_decode(int argc, char **argv);
+int gguf_encode(int argc, char **argv);
+int gguf_repack(int argc, char **argv);
 
 #endif
