@@ -59,10 +59,21 @@ static int32_t find_byte_token(const symbols *sy, int byte)
     return sym == SYMBOL_NONE ? -1 : (int32_t)sym;
 }
 
+/* Whether a blank comes after something else than a blank. */
+static bool has_inner_blank(fr_str text)
+{
+    for (const char *p = text.p; (p = memmem(p, text.n - (size_t)(p - text.p), blank, BLANK_BYTES));
+         p += BLANK_BYTES)
+        if (p > text.p &&
+            (p - text.p < BLANK_BYTES || memcmp(p - BLANK_BYTES, blank, BLANK_BYTES) != 0))
+            return true;
+    return false;
+}
+
 fr_status spm_init(spm_table *t, const symbols *sy, const fr_gguf_value *scores, int32_t unknown,
                    fr_err *err)
 {
-    *t = (spm_table){.sy = sy, .unknown = unknown};
+    *t = (spm_table){.sy = sy, .splits = true, .unknown = unknown};
     t->ranks = FR_NEW(uint32_t, FR_MEM_VOCAB, sy->n, err);
     if (!t->ranks)
         return FR_ENOMEM;
@@ -70,6 +81,7 @@ fr_status spm_init(spm_table *t, const symbols *sy, const fr_gguf_value *scores,
         t->ranks[i] = rank_of_score(scores ? fr_gguf_elem_f64(scores, i) : 0);
         if (sy->texts[i].n > t->longest)
             t->longest = sy->texts[i].n;
+        t->splits = t->splits && !has_inner_blank(sy->texts[i]);
     }
     for (int b = 0; b < 256; b++)
         t->byte_token[b] = find_byte_token(sy, b);
@@ -133,26 +145,51 @@ static fr_status add_bytes(const spm_table *t, const char *p, size_t n, fr_token
     return FR_OK;
 }
 
-fr_status spm_encode(const spm_table *t, const char *text, size_t n, bool prefix, merge_work *work,
-                     fr_buf *scratch, fr_tokens *out, fr_err *err)
+/* The end of the piece of text[at..n) that merges on its own: the next word's first blank. */
+static size_t piece_end(const spm_table *t, const char *text, size_t at, size_t n)
 {
-    FR_TRY(mark_blanks(text, n, prefix, scratch, err));
-    merge_clear(work);
-    for (size_t i = 0; i < scratch->n;) {
-        uint32_t cp;
-        uint32_t length = (uint32_t)fr_utf8_decode(scratch->p + i, scratch->n - i, &cp);
-        uint32_t sym = symbols_find(t->sy, scratch->p + i, length);
-        FR_TRY(merge_push(work, sym, (uint32_t)i, length, err));
-        i += length;
+    while (t->splits && at < n) {
+        const char *p = memmem(text + at, n - at, blank, BLANK_BYTES);
+        if (!p)
+            break;
+        size_t found = (size_t)(p - text);
+        if (found > at)
+            return found;
+        at += BLANK_BYTES;
     }
-    spm_lookup l = {t, scratch->p};
+    return n;
+}
+
+static fr_status encode_piece(const spm_table *t, const char *text, size_t at, size_t end,
+                              merge_work *work, fr_tokens *out, fr_err *err)
+{
+    merge_clear(work);
+    while (at < end) {
+        uint32_t cp;
+        uint32_t length = (uint32_t)fr_utf8_decode(text + at, end - at, &cp);
+        FR_TRY(merge_push(work, symbols_find(t->sy, text + at, length), (uint32_t)at, length, err));
+        at += length;
+    }
+    spm_lookup l = {t, text};
     FR_TRY(merge_run(work, look_up, &l, err));
     for (uint32_t i = work->n ? 0 : MERGE_NONE; i != MERGE_NONE; i = work->nodes[i].next) {
         const merge_node *node = &work->nodes[i];
         if (node->sym != SYMBOL_NONE)
             FR_TRY(fr_tokens_add(out, (int32_t)node->sym, err));
         else
-            FR_TRY(add_bytes(t, scratch->p + node->at, node->n, out, err));
+            FR_TRY(add_bytes(t, text + node->at, node->n, out, err));
+    }
+    return FR_OK;
+}
+
+fr_status spm_encode(const spm_table *t, const char *text, size_t n, bool prefix, merge_work *work,
+                     fr_buf *scratch, fr_tokens *out, fr_err *err)
+{
+    FR_TRY(mark_blanks(text, n, prefix, scratch, err));
+    for (size_t at = 0; at < scratch->n;) {
+        size_t end = piece_end(t, scratch->p, at, scratch->n);
+        FR_TRY(encode_piece(t, scratch->p, at, end, work, out, err));
+        at = end;
     }
     return FR_OK;
 }

@@ -11,9 +11,10 @@
 /* {0} is empty. Owns ranks; the symbols belong to the vocabulary. */
 typedef struct {
     const symbols *sy;
-    uint32_t *ranks;         /* of each token: a higher score has a lower rank */
-    size_t longest;          /* bytes of the longest token text */
-    int32_t unknown;         /* for a byte without a token; -1: such bytes give nothing */
+    uint32_t *ranks; /* of each token: a higher score has a lower rank */
+    size_t longest;  /* bytes of the longest token text */
+    bool splits;     /* no token has a blank after another character: words merge on their own */
+    int32_t unknown; /* for a byte without a token; -1: such bytes give nothing */
     int32_t byte_token[256]; /* -1: none */
 } spm_table;
 

@@ -81,6 +81,115 @@ static void test_order(void **state)
     merge_free(&w);
 }
 
+/* ---- SentencePiece against a plain loop -------------------------------------------------------
+ */
+
+enum { MAX_PIECES = 40 };
+
+typedef struct {
+    char texts[MAX_PIECES][32]; /* with "_" for the blank's mark */
+    float scores[MAX_PIECES];
+    int n;
+} piece_set;
+
+static int find_piece(const piece_set *s, const char *text)
+{
+    for (int i = 0; i < s->n; i++)
+        if (strcmp(s->texts[i], text) == 0)
+            return i;
+    return -1;
+}
+
+/* The three characters, and words of up to five of them; few scores, so that many are equal. */
+static void random_pieces(uint64_t *seed, piece_set *s, bool inner_blanks)
+{
+    static const char chars[] = "_ab";
+    *s = (piece_set){.n = 3};
+    for (int i = 0; i < 3; i++)
+        s->texts[i][0] = chars[i];
+    while (s->n < MAX_PIECES) {
+        char text[8] = "";
+        int length = 2 + (int)(test_rand(seed) % 4);
+        for (int i = 0; i < length; i++)
+            text[i] = chars[test_rand(seed) % 3];
+        bool inner = strstr(text, "a_") || strstr(text, "b_");
+        if (find_piece(s, text) < 0 && (inner_blanks || !inner))
+            strcpy(s->texts[s->n++], text);
+    }
+    for (int i = 0; i < s->n; i++)
+        s->scores[i] = (float)(test_rand(seed) % 9) - 4;
+}
+
+/* The ids of a text of the three characters, as a line. */
+static void encode_plainly(const piece_set *s, const char *text, char *line)
+{
+    static char parts[200][32];
+    int n = 0;
+    for (; *text; text++, n++)
+        memcpy(parts[n], (char[]){*text, 0}, 2);
+    for (;;) {
+        char joined[64];
+        int best = -1, best_id = -1;
+        for (int i = 0; i + 1 < n; i++) {
+            snprintf(joined, sizeof joined, "%.31s%.31s", parts[i], parts[i + 1]);
+            int id = find_piece(s, joined);
+            if (id >= 0 && (best < 0 || s->scores[id] > s->scores[best_id])) {
+                best = i;
+                best_id = id;
+            }
+        }
+        if (best < 0)
+            break;
+        strcpy(parts[best], s->texts[best_id]);
+        memmove(parts[best + 1], parts[best + 2], (size_t)(n - best - 2) * sizeof parts[0]);
+        n--;
+    }
+    *line = 0;
+    for (int i = 0, used = 0; i < n; i++)
+        used += sprintf(line + used, "%s%d", i ? " " : "", find_piece(s, parts[i]));
+}
+
+static fr_vocab *open_pieces(const piece_set *s)
+{
+    static char texts[MAX_PIECES][64];
+    vocab_token tokens[MAX_PIECES];
+    for (int i = 0; i < s->n; i++) {
+        int used = 0;
+        for (const char *c = s->texts[i]; *c; c++)
+            used += sprintf(texts[i] + used, "%s", *c == '_' ? "\xE2\x96\x81" : (char[]){*c, 0});
+        tokens[i] = (vocab_token){texts[i], 1, s->scores[i]};
+    }
+    vocab_spec spec = {
+        .model = "llama", .tokens = tokens, .n_tokens = (size_t)s->n, .scores = true};
+    spec.more[0].key = "add_space_prefix", spec.more[0].value = VOCAB_FALSE;
+    fr_vocab *v;
+    fr_err err;
+    assert_ok(vocab_open_spec(&spec, &v, &err));
+    return v;
+}
+
+static void test_scores(void **state)
+{
+    (void)state;
+    uint64_t seed = 13;
+    for (int round = 0; round < 100; round++) {
+        piece_set s;
+        random_pieces(&seed, &s, round % 2);
+        fr_vocab *v = open_pieces(&s);
+        for (int k = 0; k < 20; k++) {
+            char marked[128] = "", text[128] = "", want[1024];
+            int n = 1 + (int)(test_rand(&seed) % 100);
+            for (int i = 0; i < n; i++) {
+                marked[i] = "_ab"[test_rand(&seed) % 3];
+                text[i] = marked[i] == '_' ? ' ' : marked[i];
+            }
+            encode_plainly(&s, marked, want);
+            assert_string_equal(vocab_ids(v, text, (size_t)n, false, false), want);
+        }
+        fr_vocab_free(v);
+    }
+}
+
 /* ---- long inputs ------------------------------------------------------------------------------
  */
 
@@ -215,9 +324,8 @@ static void test_too_long(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_order),
-        cmocka_unit_test(test_long_inputs),
-        cmocka_unit_test(test_many_overlapping_specials),
+        cmocka_unit_test(test_order),       cmocka_unit_test(test_scores),
+        cmocka_unit_test(test_long_inputs), cmocka_unit_test(test_many_overlapping_specials),
         cmocka_unit_test(test_too_long),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
