@@ -1,22 +1,22 @@
-/* Activations prepared for dot products with quantized weights: quantized once per batch, shared by every
- * matrix (and expert) that reads them. In-memory forms of ferry's own, never in files.
+/* Activations prepared for dot products with quantized weights: quantized once per batch, shared by
+ * every matrix (and expert) that reads them. In-memory forms of ferry's own, never in files.
  *
- * Scales are float32 and sums are float32 or integers: sums in half precision overflow for the activations
- * of real models. */
+ * Scales are float32 and sums are float32 or integers: sums in half precision overflow for the
+ * activations of real models. */
 #ifndef FR_QUANT_ACT_H
 #define FR_QUANT_ACT_H
 
 #include "quant/qtype.h"
 
 typedef struct {
-    float d;       /* scale: x = d * q */
-    float s;       /* d * sum of q, for types with a minimum or offset */
+    float d; /* scale: x = d * q */
+    float s; /* d * sum of q, for types with a minimum or offset */
     int8_t q[32];
 } fr_act_q8_32;
 
 typedef struct {
-    float d;           /* scale */
-    int16_t sums[16];  /* of 16 consecutive q */
+    float d;          /* scale */
+    int16_t sums[16]; /* of 16 consecutive q */
     int8_t q[256];
 } fr_act_q8_256;
 
@@ -24,8 +24,8 @@ typedef struct {
 size_t fr_act_row_bytes(fr_act_type type, int64_t cols);
 int fr_act_block(fr_act_type type); /* 1, 32, 256 */
 
-/* Reference: quantizes cols floats; q = round-half-away(x / d), d = max|x| / 127. Values must be finite;
- * a block with NaN or infinity gives d = NaN, so that the fault shows in the result. */
+/* Reference: quantizes cols floats; q = round-half-away(x / d), d = max|x| / 127. Values must be
+ * finite; a block with NaN or infinity gives d = NaN, so that the fault shows in the result. */
 void fr_act_encode_row(fr_act_type type, const float *x, int64_t cols, void *dst);
 void fr_act_decode_row(fr_act_type type, const void *src, int64_t cols, float *out);
 

@@ -1,11 +1,10 @@
 /* Quantized types: the public face of the registry in types.def.
  *
- * A weight matrix is rows x cols, stored row by row. A *type* says how numbers are coded; a *layout* says
- * how rows are arranged in memory:
- *   PLAIN        rows one after another; a row is `row_meta` bytes and then its blocks;
- *   INTERLEAVED  `group` rows stand together (the _r4, _r8, _r16 forms of GGUF files): first their row
- *                headers, then block 0 of all rows, block 1 of all rows, ...
- * Both hold the same bits, so repacking is lossless both ways.
+ * A weight matrix is rows x cols, stored row by row. A *type* says how numbers are coded; a
+ * *layout* says how rows are arranged in memory: PLAIN        rows one after another; a row is
+ * `row_meta` bytes and then its blocks; INTERLEAVED  `group` rows stand together (the _r4, _r8,
+ * _r16 forms of GGUF files): first their row headers, then block 0 of all rows, block 1 of all
+ * rows, ... Both hold the same bits, so repacking is lossless both ways.
  *
  * Source of all formats: the ecosystem's GGUF files; each type's header has its byte map. */
 #ifndef FR_QUANT_QTYPE_H
@@ -36,38 +35,39 @@ typedef enum {
 
 /* One row of the registry. */
 typedef struct {
-    const char *name;  /* as GGUF tools print it: "q4_K" */
-    int weights;       /* per block */
-    int bytes;         /* per block */
-    fr_act_type act;   /* of the dot product */
-    int gguf_id;       /* of the plain form in files; -1 when files have none */
-    int row_meta;      /* bytes of the row header, plain */
-    int group;         /* rows per group when interleaved; 0 = no interleaved form */
-    int il_row_meta;   /* bytes of the row header, interleaved (differs for q8_KV only) */
-    int il_gguf_id;    /* of the interleaved form in files; -1 when files have none */
+    const char *name;    /* as GGUF tools print it: "q4_K" */
+    int weights;         /* per block */
+    int bytes;           /* per block */
+    fr_act_type act;     /* of the dot product */
+    int gguf_id;         /* of the plain form in files; -1 when files have none */
+    int row_meta;        /* bytes of the row header, plain */
+    int group;           /* rows per group when interleaved; 0 = no interleaved form */
+    int il_row_meta;     /* bytes of the row header, interleaved (differs for q8_KV only) */
+    int il_gguf_id;      /* of the interleaved form in files; -1 when files have none */
     const char *il_name; /* "q4_k_r4"; NULL without an interleaved form */
-    bool float_decode; /* decode is not (integer times float): results may differ by rounding */
-    int il_weights;    /* per block when interleaved; cols must be a multiple (differs for f16, bf16) */
-    bool il_only;      /* has no plain form; name is il_name then */
+    bool float_decode;   /* decode is not (integer times float): results may differ by rounding */
+    int il_weights; /* per block when interleaved; cols must be a multiple (differs for f16, bf16)
+                     */
+    bool il_only;   /* has no plain form; name is il_name then */
 } fr_type_info;
 
 const fr_type_info *fr_type_get(fr_type type); /* never NULL for a valid type */
 
-/* The (type, layout) of a GGUF type id, or of a name ("q4_K", "Q4_K", "q4_k_r4"); false when unknown.
- * Names compare without case. */
+/* The (type, layout) of a GGUF type id, or of a name ("q4_K", "Q4_K", "q4_k_r4"); false when
+ * unknown. Names compare without case. */
 bool fr_type_from_gguf(uint32_t id, fr_type *type, fr_layout *layout);
 bool fr_type_from_name(fr_str name, fr_type *type, fr_layout *layout);
 const char *fr_type_name(fr_type type, fr_layout layout);
 
-/* Bytes of one row. THE function: nobody else multiplies blocks by bytes. `cols` must be a multiple of
- * the type's weights per block (fr_type_check). Interleaved: group bytes / group. */
+/* Bytes of one row. THE function: nobody else multiplies blocks by bytes. `cols` must be a multiple
+ * of the type's weights per block (fr_type_check). Interleaved: group bytes / group. */
 size_t fr_row_bytes(fr_type type, fr_layout layout, int64_t cols);
 
 /* Whether a matrix of rows x cols can be stored so. FR_EINVAL names the multiple that is needed. */
 fr_status fr_type_check(fr_type type, fr_layout layout, int64_t rows, int64_t cols, fr_err *err);
 
-/* Reference decode of row i_row of a matrix at `base` (the first byte of row 0; interleaved: of group 0)
- * into cols floats. Scalar C, exact as the formats say. */
+/* Reference decode of row i_row of a matrix at `base` (the first byte of row 0; interleaved: of
+ * group 0) into cols floats. Scalar C, exact as the formats say. */
 void fr_decode_row(fr_type type, fr_layout layout, const void *base, int64_t i_row, int64_t cols,
                    float *out);
 
@@ -78,17 +78,17 @@ double fr_dot_row(fr_type type, fr_layout layout, const void *base, int64_t i_ro
 /* Whether fr_encode_row can write this type. */
 bool fr_type_can_encode(fr_type type);
 
-/* Quantizes one row of cols floats into the plain form at dst (fr_row_bytes bytes). `importance` (cols
- * floats, or NULL) weighs the squared errors. x must be finite. */
+/* Quantizes one row of cols floats into the plain form at dst (fr_row_bytes bytes). `importance`
+ * (cols floats, or NULL) weighs the squared errors. x must be finite. */
 void fr_encode_row(fr_type type, const float *x, int64_t cols, const float *importance, void *dst);
 
-/* Repacks whole groups between layouts: n_rows (a multiple of the group) of `cols` from src to dst, which
- * must not overlap. FR_EUNSUPPORTED when the type has one layout only. */
+/* Repacks whole groups between layouts: n_rows (a multiple of the group) of `cols` from src to dst,
+ * which must not overlap. FR_EUNSUPPORTED when the type has one layout only. */
 fr_status fr_repack(fr_type type, fr_layout from, fr_layout to, int64_t n_rows, int64_t cols,
                     const void *src, void *dst, fr_err *err);
 
-/* A stack of n_mat equal matrices (experts, heads; 1 for a plain weight) in memory that somebody else
- * owns. Row r of matrix m starts its group at data + m * mat_bytes + ... (fr_decode_row). */
+/* A stack of n_mat equal matrices (experts, heads; 1 for a plain weight) in memory that somebody
+ * else owns. Row r of matrix m starts its group at data + m * mat_bytes + ... (fr_decode_row). */
 typedef struct {
     fr_type type;
     fr_layout layout;

@@ -8,7 +8,7 @@ base:
 quant: base
 gguf: base quant
 model: base quant gguf
-planner: base quant gguf model
+planner: base quant gguf model kv
 cpu: base quant
 cuda: base quant
 opts: base
