@@ -1,5 +1,6 @@
 /* Encoders of the types of 256 weights with a signed scale per sub-block and no minima: uniform
  * levels (q3_K, q6_K) and value tables (iq4_xs, iq2_k .. iq6_k). */
+#include <math.h>
 #include <string.h>
 
 #include "quant/encode.h"
@@ -11,7 +12,8 @@ typedef struct {
     int size; /* of a sub-block */
     int n_levels;
     int lo;               /* uniform levels: the lowest; */
-    const int8_t *values; /* else this table */
+    const int8_t *values; /* else this table; */
+    bool poly6;           /* else the polynomial of iq6_k */
     int n_tables;         /* 2: a bit per sub-block picks the first or second n_levels values */
     enc_multipliers m;
     enc_sweep sweep;
@@ -41,6 +43,14 @@ static enc_sums round_sub(const void *ctx, int j, float s)
     return t;
 }
 
+static void poly6_levels(enc_levels *lv, int shift)
+{
+    float v[64];
+    for (int q = 0; q < 64; q++)
+        v[q] = fr_val_poly6(q) + (float)shift;
+    enc_levels_values(lv, v, 64);
+}
+
 static void set_up(fitter *f, const recipe *r)
 {
     f->size = r->size;
@@ -48,7 +58,9 @@ static void set_up(fitter *f, const recipe *r)
     f->sweep = r->sweep;
     f->super = (enc_super){.m = r->m, .n = ENC_BLOCK / r->size, .round = round_sub, .ctx = f};
     for (int t = 0; t < r->n_tables; t++) {
-        if (r->values)
+        if (r->poly6)
+            poly6_levels(&f->lv[t], t);
+        else if (r->values)
             enc_levels_table(&f->lv[t], r->values + t * r->n_levels, r->n_levels);
         else
             enc_levels_integers(&f->lv[t], r->lo, r->n_levels);
@@ -119,20 +131,163 @@ static enc_f16 fit_block(fitter *f)
         __VA_ARGS__                                                                                \
     }
 
-DEFINE_ENCODER(Q3_K, q3_K, LIST(16, 8, -4, NULL, 1, {-32, 31, 1}, {0.6f, 1.2f, 0.05f}),
+DEFINE_ENCODER(Q3_K, q3_K, LIST(16, 8, -4, NULL, false, 1, {-32, 31, 1}, {0.6f, 1.2f, 0.05f}),
                v.sc[j] = (uint8_t)(m + 32))
-DEFINE_ENCODER(Q6_K, q6_K, LIST(16, 64, -32, NULL, 1, {-128, 127, 1}, {0.92f, 1.04f, 0.01f}),
+DEFINE_ENCODER(Q6_K, q6_K, LIST(16, 64, -32, NULL, false, 1, {-128, 127, 1}, {0.92f, 1.04f, 0.01f}),
                v.sc[j] = (uint8_t)m)
 DEFINE_ENCODER(IQ4_XS, iq4_xs,
-               LIST(32, 16, 0, fr_iq4k_values, 1, {-32, 31, 1}, {0.85f, 1.1f, 0.025f}),
+               LIST(32, 16, 0, fr_iq4k_values, false, 1, {-32, 31, 1}, {0.85f, 1.1f, 0.025f}),
                v.sc[j] = (uint8_t)(m + 32))
-DEFINE_ENCODER(IQ2_K, iq2_k, LIST(16, 4, 0, fr_iq2nl_values, 2, {-8, 7, 1}, {0.5f, 1.25f, 0.05f}),
+DEFINE_ENCODER(IQ2_K, iq2_k,
+               LIST(16, 4, 0, fr_iq2nl_values, false, 2, {-8, 7, 1}, {0.5f, 1.25f, 0.05f}),
                v.sc[j] = (uint8_t)(m + 8), v.x[j] = f.x[j])
-DEFINE_ENCODER(IQ3_K, iq3_k, LIST(16, 8, 0, fr_iq3nl_values, 2, {-31, 31, 2}, {0.6f, 1.2f, 0.05f}),
+DEFINE_ENCODER(IQ3_K, iq3_k,
+               LIST(16, 8, 0, fr_iq3nl_values, false, 2, {-31, 31, 2}, {0.6f, 1.2f, 0.05f}),
                v.sc[j] = (uint8_t)((m < 0 ? -m : m) / 2), v.sg[j] = m < 0, v.x[j] = f.x[j])
 DEFINE_ENCODER(IQ4_K, iq4_k,
-               LIST(16, 16, 0, fr_iq4k_values, 2, {-32, 31, 1}, {0.85f, 1.1f, 0.025f}),
+               LIST(16, 16, 0, fr_iq4k_values, false, 2, {-32, 31, 1}, {0.85f, 1.1f, 0.025f}),
                v.sc[j] = (uint8_t)(m + 32), v.x[j] = f.x[j])
 DEFINE_ENCODER(IQ5_K, iq5_k,
-               LIST(16, 32, 0, fr_iq5nl_values, 2, {-32, 31, 1}, {0.92f, 1.06f, 0.02f}),
+               LIST(16, 32, 0, fr_iq5nl_values, false, 2, {-32, 31, 1}, {0.92f, 1.06f, 0.02f}),
                v.sc[j] = (uint8_t)(m + 32), v.x[j] = f.x[j])
+DEFINE_ENCODER(IQ6_K, iq6_k, LIST(16, 64, 0, NULL, true, 2, {-128, 127, 1}, {0.96f, 1.02f, 0.01f}),
+               v.sc[j] = (uint8_t)m, v.x[j] = f.x[j])
+
+/* ---- a scale per row ------------------------------------------------------------------------ */
+
+/* A row on its way. Before a block's codes are written its bytes keep the free scales and their
+ * curvatures: a row may be long, and encoders have no memory of their own. */
+typedef struct {
+    const float *x, *importance;
+    int64_t cols;
+    float unit;
+    int exp;
+    uint8_t *blk; /* the first block */
+    int bytes;    /* of a block */
+} row;
+
+typedef struct {
+    float s[ENC_SUBS_MAX], b[ENC_SUBS_MAX];
+} free_scales;
+
+static void load_block(const row *r, int64_t i, enc_block *b)
+{
+    enc_load(b, r->x, r->importance, i * ENC_BLOCK, ENC_BLOCK, r->unit, r->exp);
+}
+
+static void load_scales(const row *r, int64_t i, fitter *f)
+{
+    free_scales k;
+    memcpy(&k, r->blk + i * r->bytes, sizeof(k));
+    memcpy(f->super.s, k.s, sizeof(k.s));
+    memcpy(f->super.b, k.b, sizeof(k.b));
+}
+
+/* Finds the free scales of all blocks; returns the largest. */
+static float row_free_scales(const row *r, fitter *f)
+{
+    float most = 0;
+    for (int64_t i = 0; i < r->cols / ENC_BLOCK; i++) {
+        free_scales k = {{0}, {0}};
+        load_block(r, i, &f->b);
+        for (int j = 0; j < f->super.n; j++) {
+            free_scale(f, j);
+            k.s[j] = f->super.s[j];
+            k.b[j] = f->super.b[j];
+            most = fabsf(k.s[j]) > fabsf(most) ? k.s[j] : most;
+        }
+        memcpy(r->blk + i * r->bytes, &k, sizeof(k));
+    }
+    return most;
+}
+
+/* The d of the sweep that rounds the free scales best. */
+static float row_sweep(const row *r, fitter *f, float most)
+{
+    float d[ENC_D_SWEEP];
+    double cost[ENC_D_SWEEP] = {0};
+    int best = -1;
+    for (int c = 0; c < ENC_D_SWEEP; c++)
+        d[c] = enc_sweep_d(&f->super.m, most, c);
+    for (int64_t i = 0; i < r->cols / ENC_BLOCK; i++) {
+        load_scales(r, i, f);
+        for (int c = 0; c < ENC_D_SWEEP; c++)
+            cost[c] += enc_rounding_cost(&f->super.m, f->super.s, f->super.b, f->super.n, d[c]);
+    }
+    for (int c = 0; c < ENC_D_SWEEP; c++)
+        if (best < 0 || cost[c] < cost[best])
+            best = c;
+    return d[best];
+}
+
+/* The best d for the codes that d leads to. */
+static float row_refit(const row *r, fitter *f, float d)
+{
+    double a = 0, b = 0;
+    for (int64_t i = 0; i < r->cols / ENC_BLOCK; i++) {
+        load_block(r, i, &f->b);
+        load_scales(r, i, f);
+        for (int j = 0; j < f->super.n; j++) {
+            enc_sums at;
+            float m = enc_fit_multiplier(&f->super, j, f->super.s[j], d, &at);
+            a += m * at.a;
+            b += m * m * at.b;
+        }
+    }
+    return b > 0 ? (float)(a / b) : d;
+}
+
+static float fit_row(const row *r, fitter *f)
+{
+    float most = row_free_scales(r, f);
+    if (fabsf(most) < 1e-30f)
+        return 0;
+    float d = row_sweep(r, f, most);
+    d = row_refit(r, f, d);
+    return ldexpf(ldexpf(d, r->exp), -r->exp); /* as the file can hold it */
+}
+
+/* The codes and multipliers of block i, whose bytes become zero. */
+static void fit_row_block(const row *r, int64_t i, fitter *f, float d)
+{
+    load_block(r, i, &f->b);
+    load_scales(r, i, f);
+    memset(r->blk + i * r->bytes, 0, (size_t)r->bytes);
+    for (int j = 0; j < f->super.n; j++) {
+        enc_sums at;
+        f->m[j] = enc_fit_multiplier(&f->super, j, f->super.s[j], d, &at);
+        codes(f, j, d * f->m[j]);
+    }
+}
+
+#define DEFINE_ROW_ENCODER(ID, T, RECIPE)                                                          \
+    void quant_encode_##T(const float *x, int64_t cols, const float *importance, void *dst)        \
+    {                                                                                              \
+        static const recipe how = RECIPE;                                                          \
+        const fr_type_info *info = fr_type_get(FR_TYPE_##ID);                                      \
+        fitter f;                                                                                  \
+        row r = {x,                                                                                \
+                 importance,                                                                       \
+                 cols,                                                                             \
+                 enc_weight_unit(importance, cols),                                                \
+                 enc_exponent(x, cols),                                                            \
+                 (uint8_t *)dst + info->row_meta,                                                  \
+                 info->bytes};                                                                     \
+        set_up(&f, &how);                                                                          \
+        float d = fit_row(&r, &f);                                                                 \
+        memset(dst, 0, (size_t)info->row_meta);                                                    \
+        for (int64_t i = 0; i < cols / ENC_BLOCK; i++) {                                           \
+            fr_##T##_fields v = {.d = {fr_f32_bits(ldexpf(d, r.exp))}};                            \
+            fit_row_block(&r, i, &f, d);                                                           \
+            memcpy(v.q, f.q, ENC_BLOCK);                                                           \
+            for (int j = 0; j < f.super.n; j++)                                                    \
+                v.sc[j] = (uint8_t)(((int)f.m[j] + 127) | f.x[j]);                                 \
+            fr_##T##_pack_plain(&v, dst, r.blk + i * r.bytes, 0);                                  \
+        }                                                                                          \
+    }
+
+DEFINE_ROW_ENCODER(IQ4_KS, iq4_ks,
+                   LIST(32, 16, 0, fr_iq4k_values, false, 2, {-127, 127, 2}, {0.85f, 1.1f, 0.025f}))
+DEFINE_ROW_ENCODER(IQ5_KS, iq5_ks,
+                   LIST(32, 32, 0, fr_iq5nl_values, false, 2, {-127, 127, 2},
+                        {0.92f, 1.06f, 0.02f}))

@@ -10,17 +10,23 @@ float enc_nearest_multiplier(const enc_multipliers *m, float v)
 
 /* ---- a first d ------------------------------------------------------------------------------ */
 
-enum { SWEEP = 24, TRIES = 3 };
+enum { TRIES = 3 };
 
-/* What rounding the free scales to multiples of d costs. */
-static float cost_of(const enc_super *p, float d)
+float enc_rounding_cost(const enc_multipliers *m, const float *s, const float *b, int n, float d)
 {
     float cost = 0, inv = 1 / d;
-    for (int j = 0; j < p->n; j++) {
-        float off = d * enc_nearest_multiplier(&p->m, p->s[j] * inv) - p->s[j];
-        cost += p->b[j] * off * off;
+    for (int j = 0; j < n; j++) {
+        float off = d * enc_nearest_multiplier(m, s[j] * inv) - s[j];
+        cost += b[j] * off * off;
     }
     return cost;
+}
+
+float enc_sweep_d(const enc_multipliers *m, float most, int i)
+{
+    float end = i < ENC_D_SWEEP / 2 ? m->hi : m->lo;
+    float r = 0.65f + 0.9f / ENC_D_SWEEP * (float)(i % (ENC_D_SWEEP / 2) + 1);
+    return end != 0 && (i < ENC_D_SWEEP / 2 || end < 0) ? most / (end * r) : 0;
 }
 
 /* The TRIES best of a sweep over d, best first: the largest free scale becomes 0.65 to 1.1 times
@@ -34,12 +40,10 @@ static void sweep(const enc_super *p, float *best)
         cost[t] = INFINITY;
         best[t] = 0;
     }
-    for (int i = 0; i < 2 * SWEEP && fabsf(most) > 1e-30f; i++) {
-        float end = i < SWEEP ? p->m.hi : p->m.lo;
-        if (i >= SWEEP && end >= 0)
-            break;
-        float d = most / (end * (0.65f + 0.45f / SWEEP * (float)(i % SWEEP + 1)));
-        float c = cost_of(p, d);
+    for (int i = 0; i < ENC_D_SWEEP && fabsf(most) > 1e-30f; i++) {
+        float d = enc_sweep_d(&p->m, most, i), c = INFINITY;
+        if (d != 0)
+            c = enc_rounding_cost(&p->m, p->s, p->b, p->n, d);
         for (int t = 0; t < TRIES; t++) {
             if (c < cost[t]) {
                 float swap_c = cost[t], swap_d = best[t];

@@ -20,6 +20,14 @@ typedef struct {
 /* The one nearest to v. */
 float enc_nearest_multiplier(const enc_multipliers *m, float v);
 
+/* What it costs to round n free scales s of curvatures b to multiples of d. */
+float enc_rounding_cost(const enc_multipliers *m, const float *s, const float *b, int n, float d);
+
+/* Number i of the d to try, so that the largest free scale `most` becomes 0.65 to 1.1 times an
+ * extreme multiplier; 0 = there is none of that number. */
+enum { ENC_D_SWEEP = 48 };
+float enc_sweep_d(const enc_multipliers *m, float most, int i);
+
 /* Rounds sub-block j at scale s; the sums as enc_try. */
 typedef enc_sums enc_round_fn(const void *ctx, int j, float s);
 
