@@ -2,7 +2,7 @@
  * runtime/quant. */
 #include <string.h>
 
-#include "base/f16.h"
+#include "base/half.h"
 #include "cpu/ref/ref.h"
 
 static double half_at(const uint8_t *p)

@@ -3,7 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "base/f16.h"
+#include "base/half.h"
 
 /* ---- input ---------------------------------------------------------------------------------- */
 

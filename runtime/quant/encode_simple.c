@@ -1,7 +1,7 @@
 /* Encoders of floats. Values beyond the range of f16 or bf16 become its largest, not infinite. */
 #include <string.h>
 
-#include "base/f16.h"
+#include "base/half.h"
 #include "quant/encode.h"
 
 void quant_encode_f32(const float *x, int64_t cols, const float *importance, void *dst)

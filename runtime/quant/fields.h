@@ -35,7 +35,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "base/f16.h"
+#include "base/half.h"
 
 /* The size of a block's struct is part of the file format. */
 #define FR_BLOCK_SIZE(T, bytes)                                                                    \

@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-#include "base/f16.h"
+#include "base/half.h"
 
 #ifdef __cplusplus
 extern "C" {

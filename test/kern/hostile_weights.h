@@ -7,7 +7,7 @@
 
 #include <math.h>
 
-#include "base/f16.h"
+#include "base/half.h"
 #include "quant/qtype.h"
 
 static uint64_t rnd = 1; /* state of the generator */

@@ -3,7 +3,7 @@
 
 #include <math.h>
 
-#include "base/f16.h"
+#include "base/half.h"
 #include "base/file.h"
 #include "quant/qtype.h"
 

@@ -1,7 +1,7 @@
 /* binary16 and bfloat16 <-> binary32, in portable C that CUDA device code can share. Rounding is to
  * nearest even; NaN stays NaN, values beyond the range become infinities, subnormals are kept. */
-#ifndef FR_BASE_F16_H
-#define FR_BASE_F16_H
+#ifndef FR_BASE_HALF_H
+#define FR_BASE_HALF_H
 
 #include <stdint.h>
 #include <string.h>

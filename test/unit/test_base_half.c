@@ -6,7 +6,7 @@
 #include <math.h>
 #include <stdbool.h>
 
-#include "base/f16.h"
+#include "base/half.h"
 
 /* IEEE 754 binary16 from its definition. */
 static double half_value(uint16_t h)
