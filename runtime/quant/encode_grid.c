@@ -1,0 +1,199 @@
+/* Encoders of the codebook types with signs: iq2_xxs, iq2_xs, iq2_s, iq3_xxs, iq3_s.
+ *
+ * At a given scale every 8 weights get the nearest words of all (encode_lattice.h). Where only 7
+ * signs are stored and the weights have an odd number of negative ones, the search includes the one
+ * sign that is wrong. Scales are found as encode_super.h says; a sub-block's free scale by a sweep
+ * and alternation. */
+#include <math.h>
+#include <string.h>
+
+#include "quant/encode.h"
+#include "quant/encode_lattice.h"
+#include "quant/encode_super.h"
+#include "quant/types.h"
+
+/* How a type is coded: w = d * m * unit * level * sign. */
+typedef struct {
+    enc_codebook book;
+    int size;    /* of a sub-block */
+    bool parity; /* signs of 8 weights are even in number */
+    float unit;
+    enc_multipliers m;
+    enc_sweep sweep; /* of s * unit, in root mean squares of the sub-block over the largest level */
+} recipe;
+
+/* What 8 weights become. */
+typedef struct {
+    uint16_t g[2]; /* one word of 8 lanes or two of 4 */
+    uint8_t signs;
+    enc_sums sums;
+} eight;
+
+/* A block on its way; ax = |x|. */
+typedef struct {
+    const recipe *how;
+    const enc_lattice *book;
+    enc_block b;
+    float ax[ENC_BLOCK];
+    uint8_t negative[ENC_BLOCK / 8]; /* sign bits of 8 weights each */
+    enc_super super;
+    float m[ENC_SUBS_MAX];
+    uint16_t g[ENC_BLOCK / 4];
+    uint8_t signs[ENC_BLOCK / 8];
+} fitter;
+
+static bool odd(uint8_t bits)
+{
+    bits ^= (uint8_t)(bits >> 4);
+    bits ^= (uint8_t)(bits >> 2);
+    return (bits ^ bits >> 1) & 1;
+}
+
+/* The words of 8 weights; returns the lane whose sign is given up, or -1. */
+static int nearest_words(const fitter *f, const float *x, const float *w, float s, bool flip,
+                         uint16_t *g)
+{
+    const enc_lattice *l = f->book;
+    float err[2][2];
+    int lane[2][2], word[2][2];
+    if (l->lanes == 8) {
+        g[0] = (uint16_t)enc_lattice_nearest(l, x, w, s, flip, err[0], lane[0]);
+        return lane[0][0];
+    }
+    for (int h = 0; h < 2; h++)
+        for (int n = 0; n <= flip; n++)
+            word[h][n] =
+                enc_lattice_nearest(l, x + 4 * h, w + 4 * h, s, n, &err[h][n], &lane[h][n]);
+    int first = flip && err[0][1] + err[1][0] <= err[0][0] + err[1][1];
+    int second = flip && !first;
+    g[0] = (uint16_t)word[0][first];
+    g[1] = (uint16_t)word[1][second];
+    return first ? lane[0][1] : second ? 4 + lane[1][1] : -1;
+}
+
+static eight round_8(const fitter *f, int at, float s)
+{
+    const float *x = f->ax + at, *w = f->b.w + at;
+    eight r = {.signs = f->negative[at / 8]};
+    float su = s * f->how->unit;
+    int lane = nearest_words(f, x, w, su, f->how->parity && odd(r.signs), r.g);
+    if (lane >= 0)
+        r.signs ^= (uint8_t)(1 << lane);
+    for (int i = 0; i < 8; i++) {
+        const int8_t *levels = f->book->at[r.g[i / f->book->lanes]];
+        float c = f->how->unit * f->book->level[levels[i % f->book->lanes]];
+        c = i == lane ? -c : c;
+        float e = x[i] - s * c;
+        r.sums.err += w[i] * e * e;
+        r.sums.a += w[i] * x[i] * c;
+        r.sums.b += w[i] * c * c;
+    }
+    return r;
+}
+
+static enc_sums round_sub(const void *ctx, int j, float s)
+{
+    const fitter *f = ctx;
+    enc_sums sum = {0, 0, 0};
+    for (int at = 0; at < f->how->size; at += 8) {
+        enc_sums t = round_8(f, j * f->how->size + at, s).sums;
+        sum.err += t.err;
+        sum.a += t.a;
+        sum.b += t.b;
+    }
+    return sum;
+}
+
+static float root_mean_square(const float *x, const float *w, int n)
+{
+    float xx = 0, sw = 0;
+    for (int i = 0; i < n; i++) {
+        xx += w[i] * x[i] * x[i];
+        sw += w[i];
+    }
+    return sqrtf(xx / sw);
+}
+
+static void free_scale(fitter *f, int j)
+{
+    const recipe *how = f->how;
+    int at = j * how->size;
+    float rms = root_mean_square(f->ax + at, f->b.w + at, how->size);
+    float base = rms / (how->unit * f->book->level[f->book->n_levels - 1]), gain = 0, s = 0;
+    for (float r = how->sweep.from; r <= how->sweep.to && base > 1e-30f; r += how->sweep.step) {
+        enc_sums t = round_sub(f, j, base * r);
+        if (t.a > 0 && t.a * t.a > gain * t.b) {
+            gain = t.a * t.a / t.b;
+            s = t.a / t.b;
+        }
+    }
+    enc_sums best = round_sub(f, j, s);
+    for (int round = 0; round < 3 && best.b > 0; round++) {
+        enc_sums t = round_sub(f, j, best.a / best.b);
+        if (!(t.err < best.err))
+            break;
+        s = best.a / best.b;
+        best = t;
+    }
+    f->super.s[j] = s;
+    f->super.b[j] = best.b;
+}
+
+static enc_f16 fit_block(fitter *f)
+{
+    int size = f->how->size, per_8 = 8 / f->book->lanes;
+    for (int i = 0; i < ENC_BLOCK; i++) {
+        f->ax[i] = fabsf(f->b.x[i]);
+        f->negative[i / 8] = (uint8_t)(f->negative[i / 8] >> 1 | (f->b.x[i] < 0) << 7);
+    }
+    f->super.exp = f->b.exp;
+    for (int j = 0; j < f->super.n; j++)
+        free_scale(f, j);
+    enc_f16 d = enc_fit_super(&f->super, f->m);
+    for (int t = 0; t < ENC_BLOCK / 8; t++) {
+        eight r = round_8(f, 8 * t, d.value * f->m[8 * t / size]);
+        memcpy(f->g + per_8 * t, r.g, (size_t)per_8 * sizeof(r.g[0]));
+        f->signs[t] = r.signs;
+    }
+    return d;
+}
+
+static void set_up(fitter *f, const recipe *how)
+{
+    f->how = how;
+    f->book = enc_lattice_get(how->book);
+    f->super = (enc_super){.m = how->m, .n = ENC_BLOCK / how->size, .round = round_sub, .ctx = f};
+}
+
+/* signs_field is s7 (the eighth sign follows) or s8; m0 is the multiplier of sc = 0. */
+#define DEFINE_ENCODER(ID, T, signs_field, ...)                                                    \
+    void quant_encode_##T(const float *x, int64_t cols, const float *importance, void *dst)        \
+    {                                                                                              \
+        static const recipe how = {__VA_ARGS__};                                                   \
+        fitter f;                                                                                  \
+        uint8_t *blk = dst;                                                                        \
+        float unit = enc_weight_unit(importance, cols);                                            \
+        memset(dst, 0, fr_row_bytes(FR_TYPE_##ID, FR_LAYOUT_PLAIN, cols));                         \
+        set_up(&f, &how);                                                                          \
+        for (int64_t at = 0; at < cols; at += ENC_BLOCK) {                                         \
+            fr_##T##_fields v;                                                                     \
+            enc_load(&f.b, x, importance, at, ENC_BLOCK, unit, enc_exponent(x + at, ENC_BLOCK));   \
+            v.d[0] = fit_block(&f).bits;                                                           \
+            for (size_t t = 0; t < sizeof(v.g) / sizeof(v.g[0]); t++)                              \
+                v.g[t] = f.g[t] & (uint16_t)(sizeof(v.g[0]) > 1 ? 0xFFFF : 0xFF);                  \
+            memcpy(v.signs_field, f.signs, sizeof(f.signs));                                       \
+            for (int j = 0; j < f.super.n; j++)                                                    \
+                v.sc[j] = (uint8_t)((f.m[j] - how.m.lo) / how.m.step);                             \
+            fr_##T##_pack_plain(&v, NULL, blk, 0);                                                 \
+            blk += fr_type_get(FR_TYPE_##ID)->bytes;                                               \
+        }                                                                                          \
+    }
+
+DEFINE_ENCODER(IQ2_XXS, iq2_xxs, s7, ENC_IQ2_XXS, 32, true, 0.25f, {0.5f, 15.5f, 1},
+               {1.0f, 2.8f, 0.15f})
+DEFINE_ENCODER(IQ2_XS, iq2_xs, s7, ENC_IQ2_XS, 16, true, 0.25f, {0.5f, 15.5f, 1},
+               {1.0f, 2.8f, 0.15f})
+DEFINE_ENCODER(IQ2_S, iq2_s, s8, ENC_IQ2_S, 16, false, 0.25f, {0.5f, 15.5f, 1}, {1.0f, 2.8f, 0.15f})
+DEFINE_ENCODER(IQ3_XXS, iq3_xxs, s7, ENC_IQ3_XXS, 32, true, 0.5f, {0.5f, 15.5f, 1},
+               {1.0f, 2.8f, 0.15f})
+DEFINE_ENCODER(IQ3_S, iq3_s, s8, ENC_IQ3_S, 32, false, 1, {1, 31, 2}, {1.0f, 2.8f, 0.15f})
