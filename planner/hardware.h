@@ -38,6 +38,8 @@ typedef struct {
 typedef struct {
     fr_gpu_hw gpus[FR_MAX_GPUS];
     int n_gpus;
+    char cpu_name[64];  /* for people; may be empty */
+    int n_cores;        /* physical ones; 0: unknown */
     uint64_t ram_bytes; /* the budget */
     double ram_bandwidth;
     double cpu_f32_ops, cpu_int8_ops;

@@ -32,6 +32,7 @@ typedef struct {
     int line;         /* INI and FILE: line; CLI: number of the rule, from 1 */
 } fr_rule;
 
+/* One thread at a time, also for matching: the matcher's scratch memory is shared. */
 typedef struct fr_rules fr_rules;
 
 fr_status fr_rules_new(fr_rules **out, fr_err *err);
@@ -58,6 +59,27 @@ const fr_rule *fr_rules_at(const fr_rules *r, size_t i);
  * when the pattern exceeds the match limit (the text names the rule). */
 fr_status fr_rules_match(const fr_rules *r, const char *name, size_t from, int *number,
                          fr_err *err);
+
+/* "-ot rule 2 `exps=CPU`", "my.rules:12: rule `...`", "--n-cpu-moe 10": how texts call a rule. */
+fr_status fr_rule_describe(const fr_rule *rule, fr_buf *out, fr_err *err);
+
+/* Experts [expert_from, expert_to] of a tensor and the rule that takes them, -1: none does. */
+typedef struct {
+    int64_t expert_from, expert_to;
+    int rule;
+} fr_rule_piece;
+
+typedef struct {
+    fr_rule_piece *items; /* owned */
+    size_t n, cap;
+} fr_rule_pieces;
+
+/* Who takes what of a tensor with n_experts matrices (1: a plain tensor): pieces in the order of
+ * the experts, without gaps, neighbours of one rule joined. A rule with a slice passes over plain
+ * tensors. *out is emptied first ({0} at the first call). */
+fr_status fr_rules_apply(const fr_rules *r, const char *name, int64_t n_experts,
+                         fr_rule_pieces *out, fr_err *err);
+void fr_rule_pieces_free(fr_rule_pieces *p);
 
 /* ---- checking
  * --------------------------------------------------------------------------------------------- */

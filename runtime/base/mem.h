@@ -27,7 +27,8 @@
     X(WORKSPACE, "workspace")                                                                      \
     X(ENGINE, "engine")                                                                            \
     X(SAMPLE, "sampler")                                                                           \
-    X(CPU, "cpu kernels")
+    X(CPU, "cpu kernels")                                                                          \
+    X(PLAN, "planner")
 
 typedef enum {
 #define X(tag, name) FR_MEM_##tag,
