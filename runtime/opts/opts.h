@@ -22,7 +22,9 @@ typedef enum {
     FR_TOOL_SERVER = 16,
     FR_TOOL_PLAN = 32,
     FR_TOOL_BENCH = 64,
-    FR_TOOL_QUANTIZE = 128
+    FR_TOOL_QUANTIZE = 128,
+    FR_TOOL_PERPLEXITY = 256,
+    FR_TOOL_IMATRIX = 512
 } fr_tool;
 
 typedef enum {

@@ -15,7 +15,9 @@ enum {
     PLAN = FR_TOOL_PLAN,
     BENCH = FR_TOOL_BENCH,
     QUANTIZE = FR_TOOL_QUANTIZE,
-    RUN = CLI | LOGITS | SERVER | BENCH, /* tools that compute with a model */
+    PERPLEXITY = FR_TOOL_PERPLEXITY,
+    IMATRIX = FR_TOOL_IMATRIX,
+    RUN = CLI | LOGITS | SERVER | BENCH | PERPLEXITY | IMATRIX, /* they compute with a model */
     ALL = RUN | TOKENIZE | GGUF | PLAN | QUANTIZE,
 
     OPTARG = OPTS_OPTARG,
@@ -60,6 +62,8 @@ const opts_section opts_sections[] = {
     {"draft", "Draft model"},
     {"logits", "ferry-logits"},
     {"tokenize", "ferry-tokenize"},
+    {"perplexity", "ferry-perplexity and ferry-imatrix"},
+    {"imatrix", "ferry-imatrix"},
     {"compat", "Accepted from other programs' command lines; not needed in ferry"},
     {"refused", "Not supported"},
     {NULL, NULL},
@@ -79,6 +83,8 @@ static const struct {
     {FR_TOOL_PLAN, "ferry-plan", 0, "-m FILE [options]"},
     {FR_TOOL_BENCH, "ferry-bench", 0, "-m FILE [options]"},
     {FR_TOOL_QUANTIZE, "ferry-quantize", 4, "[options] IN.gguf OUT.gguf TYPE [THREADS]"},
+    {FR_TOOL_PERPLEXITY, "ferry-perplexity", 0, "-m FILE -f TEXT [options]"},
+    {FR_TOOL_IMATRIX, "ferry-imatrix", 0, "-m FILE -f TEXT [-o FILE] [options]"},
 };
 
 static size_t tool_row(fr_tool tool)

@@ -88,7 +88,7 @@ static void every_name_finds_its_row(void **state)
         const opts_row *row = &opts_rows[id];
         const char *rest = row->names;
         for (opts_name name; opts_next_name(&rest, &name);) {
-            for (unsigned tool = 1; tool <= FR_TOOL_QUANTIZE; tool *= 2) {
+            for (unsigned tool = 1; tool <= FR_TOOL_IMATRIX; tool *= 2) {
                 opts_match m;
                 assert_true(opts_find(name.bare, (fr_tool)tool, true, &m));
                 if (!(row->tools & tool))
