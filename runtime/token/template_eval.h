@@ -122,14 +122,19 @@ fr_status tpl_change_case(tpl_run *r, fr_str s, tpl_case how, tpl_value *out);
 
 enum { TPL_LEFT = 1, TPL_RIGHT = 2 };
 
-/* Without characters of `chars` at the ends; white space when chars.p is NULL. A view of s. */
-fr_str tpl_strip(fr_str s, fr_str chars, int sides);
+/* Without white space at the ends: a view of s. */
+fr_str tpl_trim(fr_str s, int sides);
+
+/* Without characters of the string `chars` (white space when it is missing or none) at the ends. */
+fr_status tpl_strip(tpl_run *r, fr_str s, tpl_value chars, int sides, tpl_value *out);
 
 fr_status tpl_replace(tpl_run *r, fr_str s, fr_str from, fr_str to, int64_t max, tpl_value *out);
 
 /* Byte position of `word` in s at or behind `from`, or SIZE_MAX. */
 size_t tpl_find(fr_str s, fr_str word, size_t from);
-size_t tpl_find_last(fr_str s, fr_str word);
+
+/* Byte position of the last `word` in s, or SIZE_MAX. */
+fr_status tpl_find_last(tpl_run *r, fr_str s, fr_str word, size_t *at);
 
 /* The next line of s from *at, without its end; false when there is none. */
 bool tpl_next_line(fr_str s, size_t *at, fr_str *line, fr_str *line_end);

@@ -263,6 +263,25 @@ static fr_status parse_slice(tpl_parser *p, tpl_node *n)
     return FR_OK;
 }
 
+/* "[a, b]": a tuple as the key; n->b holds its first item. */
+static fr_status parse_tuple_key(tpl_parser *p, tpl_node *n)
+{
+    tpl_node *tuple, **tail = &n->b->next;
+    if (n->kind == TPL_N_SLICE)
+        return tpl_unexpected(p, "']' behind a slice");
+    FR_TRY(tpl_node_new(p, TPL_N_TUPLE, &tuple));
+    tuple->a = n->b;
+    n->b = tuple;
+    tuple->n = 1;
+    while (tpl_at_op(p, ",")) {
+        FR_TRY(tpl_next(p));
+        FR_TRY(tpl_parse_expression(p, tail));
+        tail = &(*tail)->next;
+        tuple->n++;
+    }
+    return FR_OK;
+}
+
 static fr_status parse_subscript(tpl_parser *p, tpl_node **node)
 {
     tpl_node *n;
@@ -274,8 +293,7 @@ static fr_status parse_subscript(tpl_parser *p, tpl_node **node)
     if (!dot) {
         FR_TRY(parse_slice(p, n));
         if (tpl_at_op(p, ","))
-            return tpl_fail_at(p->err, FR_EUNSUPPORTED, p->now.line, p->now.col,
-                               "a subscript of several parts, expected one index or slice");
+            FR_TRY(parse_tuple_key(p, n));
         return tpl_expect_op(p, "]");
     }
     if (p->now.kind == TPL_T_NAME) {
@@ -301,6 +319,26 @@ static fr_status parse_postfix(tpl_parser *p, tpl_node **node)
     }
 }
 
+/* The name of a filter or test; none that is built in has dots, but the grammar allows them. */
+static fr_status read_dotted_name(tpl_parser *p, tpl_node *n)
+{
+    FR_TRY(tpl_read_name(p, n));
+    while (tpl_at_op(p, ".")) {
+        fr_str first = tpl_text(n->value);
+        FR_TRY(tpl_next(p));
+        FR_TRY(tpl_read_name(p, n));
+        fr_str last = tpl_text(n->value);
+        char *both = fr_arena_alloc(&p->t->arena, first.n + last.n + 2, 1, p->err);
+        if (!both)
+            return FR_ENOMEM;
+        memcpy(both, first.p, first.n);
+        both[first.n] = '.';
+        memcpy(both + first.n + 1, last.p, last.n);
+        FR_TRY(tpl_const_str(p, (fr_str){both, first.n + 1 + last.n}, &n->value));
+    }
+    return FR_OK;
+}
+
 fr_status tpl_parse_filters(tpl_parser *p, tpl_node *input, bool inline_first, tpl_node **out)
 {
     while (inline_first || tpl_at_op(p, "|")) {
@@ -308,7 +346,7 @@ fr_status tpl_parse_filters(tpl_parser *p, tpl_node *input, bool inline_first, t
         if (!inline_first)
             FR_TRY(tpl_next(p));
         FR_TRY(tpl_node_new(p, TPL_N_FILTER, &n));
-        FR_TRY(tpl_read_name(p, n));
+        FR_TRY(read_dotted_name(p, n));
         n->row = tpl_find_row(&tpl_filters, tpl_text(n->value));
         n->a = input;
         if (tpl_at_op(p, "("))
@@ -344,7 +382,7 @@ static fr_status parse_test(tpl_parser *p, tpl_node **node)
         FR_TRY(tpl_next(p));
     }
     FR_TRY(tpl_node_new(p, TPL_N_TEST, &n));
-    FR_TRY(tpl_read_name(p, n));
+    FR_TRY(read_dotted_name(p, n));
     n->row = tpl_find_row(&tpl_tests, tpl_text(n->value));
     n->a = *node;
     if (tpl_at_op(p, "(")) {

@@ -68,11 +68,9 @@ static TPL_BUILTIN(filter_title)
 
 static TPL_BUILTIN(filter_trim)
 {
-    fr_str s, chars = {NULL, 0};
+    fr_str s;
     FR_TRY(self_text(r, c, &s));
-    if (tpl_given(c->a[1]))
-        FR_TRY(tpl_arg_str(r, c->a[1], NULL, &chars));
-    return tpl_str_view(r, tpl_strip(s, chars, TPL_LEFT | TPL_RIGHT), out);
+    return tpl_strip(r, s, c->a[1], TPL_LEFT | TPL_RIGHT, out);
 }
 
 static TPL_BUILTIN(filter_replace)
@@ -112,21 +110,6 @@ static TPL_BUILTIN(filter_escape)
     return escape_html(r, s, out);
 }
 
-static TPL_BUILTIN(filter_urlencode)
-{
-    fr_str s;
-    size_t mark = r->out.n;
-    FR_TRY(self_text(r, c, &s));
-    for (size_t i = 0; i < s.n; i++) {
-        unsigned char b = (unsigned char)s.p[i];
-        char text[4] = {(char)b, 0};
-        if (!(b < 0x80 && isalnum(b)) && !strchr("_.-~/", b))
-            snprintf(text, sizeof text, "%%%02X", b);
-        FR_TRY(tpl_emit(r, b ? text : "%00", b ? strlen(text) : 3));
-    }
-    return tpl_capture(r, mark, out);
-}
-
 /* Indents every line but the first and blank ones, unless told otherwise. */
 static TPL_BUILTIN(filter_indent)
 {
@@ -160,24 +143,28 @@ static TPL_BUILTIN(filter_truncate)
 {
     fr_str s, end;
     int64_t length, leeway = 5;
-    FR_TRY(tpl_arg_str(r, c->a[0], NULL, &s));
     FR_TRY(tpl_arg_int(r, c->a[1], 255, &length));
     FR_TRY(tpl_arg_str(r, c->a[3], "...", &end));
     if (tpl_given(c->a[4]))
         FR_TRY(tpl_arg_int(r, c->a[4], 5, &leeway));
-    int64_t n = (int64_t)tpl_count_chars(s), n_end = (int64_t)tpl_count_chars(end);
+    int64_t n_end = (int64_t)tpl_count_chars(end);
+    size_t n;
+    if (!tpl_length(c->a[0], &n))
+        return tpl_fail(r, FR_EINVAL, "object of type '%s' has no len()", tpl_type_name(c->a[0]));
     if (length < n_end || leeway < 0)
         return tpl_fail(r, FR_EINVAL,
                         "truncate: found length %lld and leeway %lld, expected at least "
                         "%lld and 0",
                         (long long)length, (long long)leeway, (long long)n_end);
-    if (n - leeway <= length) {
-        *out = c->a[0];
+    *out = c->a[0];
+    if ((int64_t)n - leeway <= length)
         return FR_OK;
-    }
+    FR_TRY(tpl_arg_str(r, c->a[0], NULL, &s));
     size_t mark = r->out.n;
     s.n = tpl_char_offset(s, (size_t)(length - n_end));
-    size_t space = tpl_arg_bool(c->a[2], false) ? SIZE_MAX : tpl_find_last(s, FR_STR(" "));
+    size_t space = SIZE_MAX;
+    if (!tpl_arg_bool(c->a[2], false))
+        FR_TRY(tpl_find_last(r, s, FR_STR(" "), &space));
     FR_TRY(tpl_emit(r, s.p, space == SIZE_MAX ? s.n : space));
     FR_TRY(tpl_emit_str(r, end));
     return tpl_capture(r, mark, out);
@@ -241,7 +228,7 @@ static TPL_BUILTIN(filter_format)
 static bool clean_number(fr_str s, char *text, size_t size)
 {
     size_t n = 0;
-    s = tpl_strip(s, (fr_str){NULL, 0}, TPL_LEFT | TPL_RIGHT);
+    s = tpl_trim(s, TPL_LEFT | TPL_RIGHT);
     for (size_t i = 0; i < s.n; i++) {
         char ch = s.p[i];
         if (ch == '_' && i > 0 && i + 1 < s.n && isalnum((unsigned char)s.p[i - 1]) &&
@@ -516,7 +503,6 @@ static const tpl_row filters[] = {
     {"truncate", filter_truncate, "value! length killwords end leeway"},
     {"unique", tpl_filter_unique, "value! case_sensitive attribute"},
     {"upper", filter_upper, "value!"},
-    {"urlencode", filter_urlencode, "value!"},
     {"wordcount", filter_wordcount, "value!"},
 };
 

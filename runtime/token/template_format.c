@@ -60,9 +60,8 @@ static void add_commas(char *text, size_t at)
 
 static size_t put_sign(char *text, const spec *s, bool negative)
 {
-    char c = negative ? '-' : s->sign;
-    text[0] = c;
-    return c == '+' || c == '-' || c == ' ' ? 1 : 0;
+    text[0] = negative ? '-' : s->sign;
+    return negative || s->sign != '-';
 }
 
 static fr_status emit_int(tpl_run *r, const spec *s, int64_t v, bool percent)
@@ -302,7 +301,8 @@ fr_status tpl_percent_format(tpl_run *r, fr_str format, tpl_value values, tpl_va
             FR_TRY(next_value(r, &p, &v));
         FR_TRY(emit_percent(r, &s, v));
     }
-    bool may_rest = values.kind == TPL_DICT || values.kind == TPL_LIST;
+    bool may_rest =
+        values.kind == TPL_DICT || values.kind == TPL_LIST || values.kind == TPL_UNDEFINED;
     size_t n = values.kind == TPL_TUPLE ? values.u.l->n : may_rest ? 0 : 1;
     if (!keyed && p.next < n)
         return tpl_fail(r, FR_EINVAL, "not all arguments converted during string formatting");
@@ -433,8 +433,8 @@ static fr_status emit_formatted(tpl_run *r, fr_str text, tpl_value v)
         s.type = v.kind == TPL_FLOAT ? 'g' : 'd';
     if (s.type == 'c')
         return emit_char(r, &s, v);
-    if (s.type == 's' || (!s.type && !tpl_is_number(v)) || (!s.type && v.kind == TPL_BOOL)) {
-        if (v.kind != TPL_STR && v.kind != TPL_BOOL && v.kind != TPL_UNDEFINED)
+    if (s.type == 's' || (!s.type && !tpl_is_number(v))) {
+        if (v.kind != TPL_STR && v.kind != TPL_UNDEFINED)
             return fail_type(r, 's', v);
         FR_TRY(tpl_emit_value(r, v));
         FR_TRY(tpl_capture(r, mark, &v));

@@ -237,8 +237,11 @@ fr_status tpl_contains(tpl_run *r, tpl_value item, tpl_value container, bool *ou
     const tpl_value *items;
     size_t n;
     FR_TRY(tpl_items(r, container, &items, &n));
-    for (size_t i = 0; i < n && !*out; i++)
-        FR_TRY(tpl_equal(r, items[i], item, out));
+    size_t i = 0;
+    while (i < n && !*out)
+        FR_TRY(tpl_equal(r, items[i++], item, out));
+    if (container.kind == TPL_SEQ && container.u.l->flavour == TPL_GENERATOR)
+        container.u.l->used -= n - i; /* the search read no further */
     return FR_OK;
 }
 

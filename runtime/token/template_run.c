@@ -37,7 +37,7 @@ fr_status tpl_spend(tpl_run *r, uint64_t steps)
 
 fr_status tpl_spend_bytes(tpl_run *r, size_t bytes)
 {
-    return tpl_spend(r, 1 + bytes / 32);
+    return tpl_spend(r, 1 + bytes / 16);
 }
 
 fr_status tpl_enter(tpl_run *r)
@@ -70,16 +70,26 @@ void *tpl_alloc(tpl_run *r, size_t n, size_t size)
     return p;
 }
 
-fr_status tpl_emit(tpl_run *r, const char *p, size_t n)
+static fr_status append(tpl_run *r, const char *p, size_t n)
 {
-    if (n > TPL_MAX_OUTPUT - r->out.n)
-        return tpl_fail(r, FR_ERANGE, "the text grows too long: more than %zu MiB",
-                        TPL_MAX_OUTPUT >> 20);
-    FR_TRY(tpl_spend_bytes(r, n));
     if (fr_buf_add(&r->out, p, n, NULL) != FR_OK)
         return tpl_fail(r, FR_ENOMEM, "memory for the text: %zu bytes could not be had",
                         r->out.n + n);
     return FR_OK;
+}
+
+static fr_status fail_too_long(tpl_run *r)
+{
+    return tpl_fail(r, FR_ERANGE, "the text grows too long: more than %zu MiB",
+                    TPL_MAX_OUTPUT >> 20);
+}
+
+fr_status tpl_emit(tpl_run *r, const char *p, size_t n)
+{
+    if (n > TPL_MAX_OUTPUT - r->out.n)
+        return fail_too_long(r);
+    FR_TRY(tpl_spend_bytes(r, n));
+    return append(r, p, n);
 }
 
 fr_status tpl_emit_str(tpl_run *r, fr_str s)
@@ -89,8 +99,13 @@ fr_status tpl_emit_str(tpl_run *r, fr_str s)
 
 fr_status tpl_emit_repeat(tpl_run *r, fr_str s, int64_t times)
 {
-    for (int64_t i = 0; i < times && s.n; i++)
-        FR_TRY(tpl_emit(r, s.p, s.n));
+    if (s.n == 0 || times <= 0)
+        return FR_OK;
+    if ((uint64_t)times > (TPL_MAX_OUTPUT - r->out.n) / s.n)
+        return fail_too_long(r);
+    FR_TRY(tpl_spend(r, (uint64_t)times));
+    for (int64_t i = 0; i < times; i++)
+        FR_TRY(append(r, s.p, s.n));
     return FR_OK;
 }
 

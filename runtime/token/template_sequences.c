@@ -236,19 +236,18 @@ TPL_BUILTIN(tpl_filter_reverse)
     size_t n;
     if (c->a[0].kind == TPL_STR)
         return tpl_slice(r, c->a[0], tpl_none(), tpl_none(), tpl_int(-1), out);
+    bool generator = c->a[0].kind == TPL_SEQ && c->a[0].u.l->flavour == TPL_GENERATOR;
     FR_TRY(tpl_items(r, c->a[0], &items, &n));
-    FR_TRY(new_generator(r, n, out));
+    FR_TRY(generator ? tpl_list_new(r, TPL_LIST, n, out) : new_generator(r, n, out));
     for (size_t i = n; i-- > 0;)
         FR_TRY(tpl_list_push(r, out->u.l, items[i]));
     return FR_OK;
 }
 
-/* The key to sort an item by: one value, or a list of them for "a,b". */
+/* The key to sort an item by: a list, whose equal members need no order, even for one attribute. */
 static fr_status sort_key(tpl_run *r, const getter *g, size_t n_getters, tpl_value item,
                           tpl_value *out)
 {
-    if (n_getters == 1)
-        return get(r, g, item, out);
     tpl_value list, v;
     FR_TRY(tpl_list_new(r, TPL_LIST, n_getters, &list));
     for (size_t i = 0; i < n_getters; i++) {
@@ -478,6 +477,8 @@ TPL_BUILTIN(tpl_filter_map)
     const tpl_value *items;
     tpl_value v;
     size_t n;
+    if (!tpl_truthy(c->a[0])) /* none, too, is as good as an empty list here */
+        return new_generator(r, 0, out);
     if (c->n_rest == 0 && c->n_kw)
         return map_attribute(r, c, out);
     if (c->n_rest == 0)
@@ -500,6 +501,8 @@ static fr_status filter_by(tpl_run *r, tpl_call *c, bool by_attribute, bool want
     tpl_value v;
     size_t n, off = by_attribute;
     getter g;
+    if (!tpl_truthy(c->a[0]))
+        return new_generator(r, 0, out);
     if (c->n_rest < off)
         return tpl_fail(r, FR_EINVAL, "missing parameter for attribute name");
     FR_TRY(make_getter(r, by_attribute ? c->rest[0] : tpl_missing(), false, &g));

@@ -4,8 +4,6 @@
 #include "token/template_builtins.h"
 #include "token/template_unicode.h"
 
-static const fr_str WHITE_SPACE = {NULL, 0}; /* "no characters given" */
-
 static fr_str self(const tpl_call *c)
 {
     return tpl_text(c->a[0]);
@@ -48,11 +46,7 @@ static TPL_BUILTIN(str_swapcase)
 
 static fr_status strip(tpl_run *r, tpl_call *c, int sides, tpl_value *out)
 {
-    fr_str chars = WHITE_SPACE;
-    if (tpl_given(c->a[1]))
-        FR_TRY(tpl_arg_str(r, c->a[1], NULL, &chars));
-    FR_TRY(tpl_spend_bytes(r, self(c).n));
-    return tpl_str_view(r, tpl_strip(self(c), chars, sides), out);
+    return tpl_strip(r, self(c), c->a[1], sides, out);
 }
 
 static TPL_BUILTIN(str_strip)
@@ -163,7 +157,11 @@ static fr_status find_word(tpl_run *r, tpl_call *c, bool last, int64_t *out)
     bool beyond;
     FR_TRY(tpl_arg_str(r, c->a[1], NULL, &word));
     FR_TRY(searched_part(r, c, &part, out, &beyond));
-    size_t at = beyond ? SIZE_MAX : last ? tpl_find_last(part, word) : tpl_find(part, word, 0);
+    size_t at = SIZE_MAX;
+    if (!beyond && last)
+        FR_TRY(tpl_find_last(r, part, word, &at));
+    else if (!beyond)
+        at = tpl_find(part, word, 0);
     *out = at == SIZE_MAX ? -1 : *out + (int64_t)tpl_count_chars((fr_str){part.p, at});
     return FR_OK;
 }
@@ -256,10 +254,10 @@ static TPL_BUILTIN(str_endswith)
 /* Words between white space; `max` cuts, the rest stays whole. */
 static fr_status split_space(tpl_run *r, fr_str s, int64_t max, tpl_list *l)
 {
-    for (s = tpl_strip(s, WHITE_SPACE, TPL_LEFT); s.n; s = tpl_strip(s, WHITE_SPACE, TPL_LEFT)) {
+    for (s = tpl_trim(s, TPL_LEFT); s.n; s = tpl_trim(s, TPL_LEFT)) {
         size_t n = 0;
         if (max-- == 0)
-            return push_text(r, l, s.p, tpl_strip(s, WHITE_SPACE, TPL_RIGHT).n);
+            return push_text(r, l, s.p, s.n);
         while (n < s.n) {
             uint32_t cp;
             int len = tpl_decode(s, n, &cp);
@@ -286,12 +284,10 @@ static fr_status split_word(tpl_run *r, fr_str s, fr_str word, int64_t max, tpl_
 /* The same from the end; pieces come last first. */
 static fr_status rsplit_space(tpl_run *r, fr_str s, int64_t max, tpl_list *l)
 {
-    for (s = tpl_strip(s, WHITE_SPACE, TPL_RIGHT); s.n; s = tpl_strip(s, WHITE_SPACE, TPL_RIGHT)) {
+    for (s = tpl_trim(s, TPL_RIGHT); s.n; s = tpl_trim(s, TPL_RIGHT)) {
         size_t at = s.n;
-        if (max-- == 0) {
-            s = tpl_strip(s, WHITE_SPACE, TPL_LEFT);
+        if (max-- == 0)
             return push_text(r, l, s.p, s.n);
-        }
         while (at > 0) {
             uint32_t cp;
             size_t before = tpl_char_before(s, at);
@@ -309,7 +305,10 @@ static fr_status rsplit_space(tpl_run *r, fr_str s, int64_t max, tpl_list *l)
 static fr_status rsplit_word(tpl_run *r, fr_str s, fr_str word, int64_t max, tpl_list *l)
 {
     size_t at;
-    while (max-- != 0 && (at = tpl_find_last(s, word)) != SIZE_MAX) {
+    for (; max != 0; max--) {
+        FR_TRY(tpl_find_last(r, s, word, &at));
+        if (at == SIZE_MAX)
+            break;
         FR_TRY(push_text(r, l, s.p + at + word.n, s.n - at - word.n));
         s.n = at;
     }
@@ -369,7 +368,9 @@ static fr_status partition(tpl_run *r, tpl_call *c, bool last, tpl_value *out)
     if (word.n == 0)
         return tpl_fail(r, FR_EINVAL, "empty separator");
     FR_TRY(tpl_spend_bytes(r, s.n));
-    size_t at = last ? tpl_find_last(s, word) : tpl_find(s, word, 0);
+    size_t at = tpl_find(s, word, 0);
+    if (last)
+        FR_TRY(tpl_find_last(r, s, word, &at));
     FR_TRY(tpl_list_new(r, TPL_TUPLE, 3, out));
     tpl_list *l = out->u.l;
     if (at == SIZE_MAX) {

@@ -92,7 +92,7 @@ static fr_status has_case(tpl_run *r, tpl_value v, bool upper, tpl_value *out)
     for (size_t i = 0; i < s.n;) {
         uint32_t cp;
         i += (size_t)tpl_decode(s, i, &cp);
-        bool is_upper = tpl_to_lower(cp) != cp, is_lower = tpl_to_upper(cp) != cp;
+        bool is_upper = tpl_is_upper(cp), is_lower = tpl_is_lower(cp);
         cased |= upper ? is_upper : is_lower;
         other |= upper ? is_lower : is_upper;
     }

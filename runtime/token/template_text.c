@@ -14,7 +14,7 @@ static fr_status emit_cp(tpl_run *r, uint32_t cp)
 
 static bool is_cased(uint32_t cp)
 {
-    return tpl_to_lower(cp) != cp || tpl_to_upper(cp) != cp;
+    return tpl_is_upper(cp) || tpl_is_lower(cp);
 }
 
 /* A capital sigma at the end of a word becomes the final form. */
@@ -40,12 +40,13 @@ static fr_status emit_lower(tpl_run *r, fr_str s, size_t at, size_t len, uint32_
     return cp == 0x130 ? emit_cp(r, 0x307) : FR_OK; /* the one letter whose lower case is two */
 }
 
-static fr_status emit_upper(tpl_run *r, uint32_t cp)
+/* With `title`, only the first of several letters is upper case ("ß" gives "Ss"). */
+static fr_status emit_upper(tpl_run *r, uint32_t cp, bool title)
 {
     uint32_t up[3];
     int n = tpl_full_upper(cp, up);
     for (int i = 0; i < n; i++)
-        FR_TRY(emit_cp(r, up[i]));
+        FR_TRY(emit_cp(r, title && i > 0 ? tpl_to_lower(up[i]) : up[i]));
     return FR_OK;
 }
 
@@ -58,8 +59,9 @@ fr_status tpl_change_case(tpl_run *r, fr_str s, tpl_case how, tpl_value *out)
         len = (size_t)tpl_decode(s, i, &cp);
         bool upper = how == TPL_CASE_UPPER || (how == TPL_CASE_CAPITAL && i == 0) ||
                      (how == TPL_CASE_TITLE && !word_before) ||
-                     (how == TPL_CASE_SWAP && tpl_to_lower(cp) == cp);
-        FR_TRY(upper ? emit_upper(r, cp) : emit_lower(r, s, i, len, cp));
+                     (how == TPL_CASE_SWAP && !tpl_is_upper(cp));
+        bool title = how == TPL_CASE_CAPITAL || how == TPL_CASE_TITLE;
+        FR_TRY(upper ? emit_upper(r, cp, title) : emit_lower(r, s, i, len, cp));
         word_before = is_cased(cp);
     }
     return tpl_capture(r, mark, out);
@@ -68,19 +70,12 @@ fr_status tpl_change_case(tpl_run *r, fr_str s, tpl_case how, tpl_value *out)
 /* ---- ends
  * ----------------------------------------------------------------------------------------- */
 
-static bool strips(fr_str chars, const char *p, size_t len, uint32_t cp)
-{
-    if (!chars.p)
-        return tpl_is_space(cp);
-    return tpl_find(chars, (fr_str){p, len}, 0) != SIZE_MAX;
-}
-
-fr_str tpl_strip(fr_str s, fr_str chars, int sides)
+fr_str tpl_trim(fr_str s, int sides)
 {
     uint32_t cp;
     while ((sides & TPL_LEFT) && s.n) {
         size_t len = (size_t)tpl_decode(s, 0, &cp);
-        if (!strips(chars, s.p, len, cp))
+        if (!tpl_is_space(cp))
             break;
         s.p += len;
         s.n -= len;
@@ -88,11 +83,41 @@ fr_str tpl_strip(fr_str s, fr_str chars, int sides)
     while ((sides & TPL_RIGHT) && s.n) {
         size_t at = tpl_char_before(s, s.n);
         tpl_decode(s, at, &cp);
-        if (!strips(chars, s.p + at, s.n - at, cp))
+        if (!tpl_is_space(cp))
             break;
         s.n = at;
     }
     return s;
+}
+
+/* Takes characters off one side of *s while they are in `chars`. */
+static fr_status strip_side(tpl_run *r, fr_str *s, fr_str chars, bool left)
+{
+    while (s->n) {
+        uint32_t cp;
+        size_t at = left ? 0 : tpl_char_before(*s, s->n);
+        size_t len = left ? (size_t)tpl_decode(*s, 0, &cp) : s->n - at;
+        FR_TRY(tpl_spend_bytes(r, chars.n));
+        if (tpl_find(chars, (fr_str){s->p + at, len}, 0) == SIZE_MAX)
+            break;
+        s->p += left ? len : 0;
+        s->n -= len;
+    }
+    return FR_OK;
+}
+
+fr_status tpl_strip(tpl_run *r, fr_str s, tpl_value chars, int sides, tpl_value *out)
+{
+    fr_str set;
+    FR_TRY(tpl_spend_bytes(r, s.n));
+    if (!tpl_given(chars))
+        return tpl_str_view(r, tpl_trim(s, sides), out);
+    FR_TRY(tpl_arg_str(r, chars, NULL, &set));
+    if (sides & TPL_LEFT)
+        FR_TRY(strip_side(r, &s, set, true));
+    if (sides & TPL_RIGHT)
+        FR_TRY(strip_side(r, &s, set, false));
+    return tpl_str_view(r, s, out);
 }
 
 /* ---- searching
@@ -108,14 +133,35 @@ size_t tpl_find(fr_str s, fr_str word, size_t from)
     return at ? (size_t)(at - s.p) : SIZE_MAX;
 }
 
-size_t tpl_find_last(fr_str s, fr_str word)
+static char *reversed(tpl_run *r, fr_str s)
 {
+    char *p = TPL_NEW(char, r, s.n);
+    for (size_t i = 0; p && i < s.n; i++)
+        p[i] = s.p[s.n - 1 - i];
+    return p;
+}
+
+/* Long words are sought in reversed copies, by the library's linear search. */
+fr_status tpl_find_last(tpl_run *r, fr_str s, fr_str word, size_t *at)
+{
+    enum { SHORT_WORD = 8 };
+    *at = SIZE_MAX;
+    FR_TRY(tpl_spend_bytes(r, s.n));
     if (word.n > s.n)
-        return SIZE_MAX;
-    for (size_t at = s.n - word.n + 1; at-- > 0;)
-        if (word.n == 0 || (s.p[at] == word.p[0] && memcmp(s.p + at, word.p, word.n) == 0))
-            return at;
-    return SIZE_MAX;
+        return FR_OK;
+    if (word.n <= SHORT_WORD) {
+        for (*at = s.n - word.n; *at != SIZE_MAX; --*at)
+            if (word.n == 0 || memcmp(s.p + *at, word.p, word.n) == 0)
+                break;
+        return FR_OK;
+    }
+    char *text = reversed(r, s), *needle = text ? reversed(r, word) : NULL;
+    if (!needle)
+        return FR_ENOMEM;
+    size_t hit = tpl_find((fr_str){text, s.n}, (fr_str){needle, word.n}, 0);
+    if (hit != SIZE_MAX)
+        *at = s.n - hit - word.n;
+    return FR_OK;
 }
 
 /* An empty word stands before every character and at the end. */

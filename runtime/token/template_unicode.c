@@ -133,6 +133,17 @@ int tpl_full_upper(uint32_t cp, uint32_t out[3])
     return 1;
 }
 
+bool tpl_is_lower(uint32_t cp)
+{
+    uint32_t up[3];
+    return tpl_full_upper(cp, up) > 1 || up[0] != cp;
+}
+
+bool tpl_is_upper(uint32_t cp)
+{
+    return tpl_to_lower(cp) != cp;
+}
+
 int tpl_decode(fr_str s, size_t at, uint32_t *cp)
 {
     return fr_utf8_decode(s.p + at, s.n - at, cp);

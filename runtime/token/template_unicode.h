@@ -15,6 +15,10 @@ bool tpl_is_line_end(uint32_t cp); /* str.splitlines */
 uint32_t tpl_to_lower(uint32_t cp);
 uint32_t tpl_to_upper(uint32_t cp);
 
+/* Letters that are lower case: those that have another, full upper case. */
+bool tpl_is_lower(uint32_t cp);
+bool tpl_is_upper(uint32_t cp);
+
 /* The full upper-case mapping: 1 to 3 characters ("ß" gives "SS"). */
 int tpl_full_upper(uint32_t cp, uint32_t out[3]);
 

@@ -654,7 +654,7 @@ fr_status tpl_fail_undefined(tpl_run *r, tpl_value v)
         return tpl_fail(r, FR_EINVAL, "'%s object' has no attribute '%.*s'", tpl_type_name(owner),
                         FR_STR_ARG(tpl_text(v)));
     if (v.sub == TPL_UNDEF_INDEX)
-        return tpl_fail(r, FR_EINVAL, "'%s object' has no element %lld", tpl_type_name(owner),
+        return tpl_fail(r, FR_EINVAL, "%s object has no element %lld", tpl_type_name(owner),
                         (long long)v.u.i);
     return tpl_fail(r, FR_EINVAL, "an undefined value is used");
 }

@@ -14,7 +14,7 @@
 #include "token/template.h"
 
 /* What a render may use before it is stopped. */
-#define TPL_MAX_STEPS      50000000u           /* nodes, iterations, 32-byte pieces of text */
+#define TPL_MAX_STEPS      50000000u           /* nodes, iterations, 16-byte pieces of text */
 #define TPL_MAX_OUTPUT     ((size_t)64 << 20)  /* bytes of text under construction */
 #define TPL_MAX_MEMORY     ((size_t)256 << 20) /* bytes of values */
 #define TPL_MAX_DEPTH      600                 /* nested evaluations */
