@@ -56,7 +56,8 @@ fr_str fr_engine_chat_template(const fr_engine *e); /* the model's own; empty wh
  * weight; with mats == NULL the matrix r % n_mat. Valid during the call. */
 typedef struct {
     const char *weight; /* its name */
-    int64_t n_mat;      /* matrices (experts, heads) that the weight has */
+    int64_t n_mat;      /* matrices (experts, heads) of it that the rows are dealt out to; 1: every
+                           row meets the whole weight, also where the file has several matrices */
     const float *x;
     int64_t ldx, n_rows, cols;
     const int32_t *mats;

@@ -115,13 +115,13 @@ static const fr_act *prepare(fr_exec *x, fr_view in, fr_act_type type)
     return &p->act;
 }
 
-static void tell(const fr_exec *x, int weight, const float *rows, int64_t ldx, int64_t n_rows,
-                 int64_t cols, const int32_t *mats, int64_t per_row)
+static void tell(const fr_exec *x, int weight, int64_t n_mat, const float *rows, int64_t ldx,
+                 int64_t n_rows, int64_t cols, const int32_t *mats, int64_t per_row)
 {
     const fr_model_weight *w = &x->m->weights[weight];
     if (x->observe && w->src)
-        x->observe(x->observe_user, &(fr_observation){w->name, w->shape.n_mat, rows, ldx, n_rows,
-                                                      cols, mats, per_row});
+        x->observe(x->observe_user,
+                   &(fr_observation){w->name, n_mat, rows, ldx, n_rows, cols, mats, per_row});
 }
 
 static fr_status run_matmul(fr_exec *x, const fr_node *n, fr_err *err)
@@ -130,7 +130,7 @@ static fr_status run_matmul(fr_exec *x, const fr_node *n, fr_err *err)
     fr_weight w = as_read_by(weight_of(x, n->weight[0]), n->in[0]);
     const fr_act *act = prepare(x, n->in[0], fr_cpu_act_type(x->cpu, &w));
     int64_t ldx = n->in[0].n > 1 ? n->in[0].stride : ld_of(x, n->in[0]);
-    tell(x, n->weight[0], data_of(x, n->in[0]), ldx, act->n_rows, act->cols, NULL, 0);
+    tell(x, n->weight[0], w.n_mat, data_of(x, n->in[0]), ldx, act->n_rows, act->cols, NULL, 0);
     fr_cpu_matmul(x->cpu, &w, act, rows_of(x, n->in[0].value), data_of(x, n->out[0]),
                   ld_of(x, n->out[0]));
     return FR_OK;
@@ -238,10 +238,10 @@ static fr_status run_moe(fr_exec *x, const fr_node *n, fr_err *err)
         .hidden = x->hidden,
     };
     fr_cpu_moe(x->cpu, &a);
-    int64_t n_embd = a.gate->cols, n_ff = a.down->cols;
-    tell(x, n->weight[0], a.x, n_embd, a.n_tokens, n_embd, a.ids, a.n_used);
-    tell(x, n->weight[1], a.x, n_embd, a.n_tokens, n_embd, a.ids, a.n_used);
-    tell(x, n->weight[2], x->hidden, n_ff, a.n_tokens * a.n_used, n_ff, a.ids, 1);
+    int64_t n_embd = a.gate->cols, n_ff = a.down->cols, n_mat = a.gate->n_mat;
+    tell(x, n->weight[0], n_mat, a.x, n_embd, a.n_tokens, n_embd, a.ids, a.n_used);
+    tell(x, n->weight[1], n_mat, a.x, n_embd, a.n_tokens, n_embd, a.ids, a.n_used);
+    tell(x, n->weight[2], n_mat, x->hidden, n_ff, a.n_tokens * a.n_used, n_ff, a.ids, 1);
     return FR_OK;
 }
 
@@ -283,9 +283,16 @@ static fr_cpu_kv cache_v(const fr_exec *x, int layer)
                        x->staged_v);
 }
 
+static fr_status not_finite(const fr_node *n, fr_err *err)
+{
+    return fr_fail(err, FR_EINTERNAL,
+                   "layer %d: found NaN or infinity for the KV cache, expected numbers; the model "
+                   "file is damaged (--check-tensors names the tensor)",
+                   n->layer);
+}
+
 static fr_status run_kv_store(fr_exec *x, const fr_node *n, fr_err *err)
 {
-    (void)err;
     fr_view k = n->in[0], rope = n->in[1], v = n->in[2];
     fr_cpu_kv_store_args args = {
         .a = data_of(x, k),
@@ -300,7 +307,8 @@ static fr_status run_kv_store(fr_exec *x, const fr_node *n, fr_err *err)
         .dst = cache_k(x, n->layer),
         .scratch = x->kv_row,
     };
-    fr_cpu_kv_store(x->cpu, &args);
+    if (!fr_cpu_kv_store(x->cpu, &args))
+        return not_finite(n, err);
     if (v.value >= 0) {
         args.a = data_of(x, v);
         args.lda = ld_of(x, v);
@@ -308,7 +316,8 @@ static fr_status run_kv_store(fr_exec *x, const fr_node *n, fr_err *err)
         args.a_stride = v.stride;
         args.b_width = 0;
         args.dst = cache_v(x, n->layer);
-        fr_cpu_kv_store(x->cpu, &args);
+        if (!fr_cpu_kv_store(x->cpu, &args))
+            return not_finite(n, err);
     }
     return FR_OK;
 }
