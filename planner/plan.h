@@ -17,6 +17,8 @@ typedef enum { FR_SPLIT_LAYER, FR_SPLIT_NONE } fr_split_mode;
 typedef struct {
     int64_t n_ctx; /* 0: fitted: as long as fits, at most what the model was trained for */
     int64_t n_ubatch;
+    int64_t n_seq;     /* sequences that share n_ctx evenly (-np), each with a cache of its own */
+    int64_t n_outputs; /* rows of logits that a ubatch can deliver */
     fr_type type_k, type_v;
     int64_t kv_window;     /* exact positions beside a rounded cache (kv.h) */
     uint64_t expand_bytes; /* -amb; 0 = no limit */
@@ -25,11 +27,14 @@ typedef struct {
     int main_gpu;
     double split[FR_MAX_GPUS]; /* -ts; n_split = 0: by free memory */
     int n_split;
-    bool kv_on_cpu;                     /* -nkvo */
-    bool fit;                           /* fill what the rules leave open (--fit) */
+    int gpus[FR_MAX_GPUS]; /* -dev: the GPUs to use, in the order in which layers go to them; a rule
+                              for another one is an error */
+    int n_gpus;            /* 0: all, in their order */
+    bool kv_on_cpu;        /* -nkvo */
+    bool fit;              /* fill what the rules leave open (--fit) */
     uint64_t margin_bytes[FR_MAX_GPUS]; /* left free on each GPU */
     fr_goal goal;
-    int n_threads;
+    int n_threads;  /* of the CPU; <= 0: as many as the machine has cores */
     int strictness; /* as fr_rules_check_args */
 } fr_plan_options;
 

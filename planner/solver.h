@@ -7,7 +7,8 @@
 
 /* A thing to place: one layer's dense part (attention, norms, dense or shared feed-forward, KV),
  * one layer's routed experts (which can be cut by expert), the output, the embedding. Bytes are
- * exact. */
+ * exact. A layer may have two items of routed experts: those that a rule binds to the GPUs (CUDA*)
+ * and the others. An item that is fixed whole has bytes = 0 and its weight in fixed_bytes. */
 typedef enum { FR_ITEM_DENSE, FR_ITEM_EXPERTS, FR_ITEM_OUTPUT, FR_ITEM_EMBED } fr_item_kind;
 
 typedef struct {
@@ -15,8 +16,9 @@ typedef struct {
     int layer;
     uint64_t bytes;                            /* free to place: not fixed by a rule */
     int64_t n_units;                           /* experts it can be cut into; 1 otherwise */
-    int fixed_device;                          /* -1: free; else where rules put all of it */
-    uint64_t fixed_bytes[FR_PLAN_MAX_DEVICES]; /* parts that rules already put somewhere */
+    int fixed_device;                          /* -1: free; else where all of it is */
+    uint32_t allowed;                          /* devices that its units may go to: bit d */
+    uint64_t fixed_bytes[FR_PLAN_MAX_DEVICES]; /* parts that already are somewhere */
 } fr_item;
 
 typedef struct {
@@ -25,7 +27,8 @@ typedef struct {
     const fr_plan_options *o;
     const fr_item *items;
     int n_items;
-    uint64_t room[FR_PLAN_MAX_DEVICES]; /* for items, after workspace, staging, reserve, margin */
+    uint64_t room[FR_PLAN_MAX_DEVICES]; /* for items, their fixed_bytes too, after workspace,
+                                           staging, reserve, margin; at least the fixed_bytes */
 } fr_problem;
 
 /* units[i][d] = units of item i on device d (sums to n_units), and its objective. Deterministic;
