@@ -1,7 +1,10 @@
 #include "cpu/attn.h"
 
 #include <math.h>
+#include <stdatomic.h>
 #include <string.h>
+
+#include "base/half.h"
 
 static const attn_kernels *kernels_of(const fr_cpu *cpu)
 {
@@ -11,9 +14,33 @@ static const attn_kernels *kernels_of(const fr_cpu *cpu)
 /* ---- writing the cache
  * ----------------------------------------------------------------------------------- */
 
+typedef struct {
+    const fr_cpu_kv_store_args *args;
+    atomic_bool finite;
+} kv_store_job;
+
+/* Infinity and NaN have all bits of the exponent set. */
+static bool all_finite(const float *x, int64_t n)
+{
+    uint32_t any = 0;
+    for (int64_t i = 0; i < n; i++)
+        any |= (fr_f32_bits(x[i]) & 0x7F800000) == 0x7F800000;
+    return !any;
+}
+
+/* What no type can hold becomes a row of zeros, and the caller is told. */
+static void check_row(kv_store_job *job, float *row, int64_t n)
+{
+    if (all_finite(row, n))
+        return;
+    memset(row, 0, (size_t)n * sizeof *row);
+    atomic_store(&job->finite, false);
+}
+
 static void kv_store_thread(void *arg, int i_thread, int n_threads)
 {
-    const fr_cpu_kv_store_args *a = arg;
+    kv_store_job *job = arg;
+    const fr_cpu_kv_store_args *a = job->args;
     const fr_cpu_kv *dst = &a->dst;
     float *row = a->scratch + (int64_t)i_thread * dst->stored;
     int64_t from, to;
@@ -22,10 +49,11 @@ static void kv_store_thread(void *arg, int i_thread, int n_threads)
     for (int64_t t = from; t < to; t++) {
         float *staged = dst->window ? dst->staged + t * dst->per_pos * dst->stored : NULL;
         uint8_t *out = dst->base + (size_t)((a->pos0 + t) * dst->per_pos) * dst->row_bytes;
-        if (a->b_width > 0)
-            memcpy(row + a->a_width, a->b + t * a->ldb, (size_t)a->b_width * sizeof *row);
         for (int64_t h = 0; h < dst->per_pos; h++, out += dst->row_bytes) {
             memcpy(row, a->a + t * a->lda + h * a->a_stride, (size_t)a->a_width * sizeof *row);
+            if (a->b_width > 0)
+                memcpy(row + a->a_width, a->b + t * a->ldb, (size_t)a->b_width * sizeof *row);
+            check_row(job, row, dst->width);
             fr_encode_row(dst->type, row, dst->stored, NULL, out);
             if (staged)
                 memcpy(staged + h * dst->stored, row, (size_t)dst->stored * sizeof *row);
@@ -33,12 +61,14 @@ static void kv_store_thread(void *arg, int i_thread, int n_threads)
     }
 }
 
-void fr_cpu_kv_store(fr_cpu *cpu, const fr_cpu_kv_store_args *args)
+bool fr_cpu_kv_store(fr_cpu *cpu, const fr_cpu_kv_store_args *args)
 {
+    kv_store_job job = {args, true};
     if (args->n_tokens == 1)
-        kv_store_thread((void *)(uintptr_t)args, 0, 1);
+        kv_store_thread(&job, 0, 1);
     else
-        fr_cpu_run(cpu, kv_store_thread, (void *)(uintptr_t)args);
+        fr_cpu_run(cpu, kv_store_thread, &job);
+    return job.finite;
 }
 
 /* ---- reading the cache

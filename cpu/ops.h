@@ -63,7 +63,8 @@ typedef struct {
 
 /* Writes n_tokens positions from pos0 on: row = [a, b] per head, a of width a_width (heads a_stride
  * apart), b of width b_width shared by all heads (b_width may be 0). `stored` is padded with zeros.
- * Also fills `staged` of dst. scratch: n_threads x stored floats. */
+ * Also fills `staged` of dst. scratch: n_threads x stored floats. False when a row held NaN or
+ * infinity, which quantized types cannot: zeros are stored in its place. */
 typedef struct {
     const float *a, *b;
     int64_t lda, a_width, a_stride, ldb, b_width;
@@ -71,7 +72,7 @@ typedef struct {
     fr_cpu_kv dst;
     float *scratch;
 } fr_cpu_kv_store_args;
-void fr_cpu_kv_store(fr_cpu *cpu, const fr_cpu_kv_store_args *args);
+bool fr_cpu_kv_store(fr_cpu *cpu, const fr_cpu_kv_store_args *args);
 
 /* Moves the last rows of the batch from `staged` to the ring, when attention has read both. */
 void fr_cpu_kv_keep(const fr_cpu_kv *kv, int64_t n_tokens);
