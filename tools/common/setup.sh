@@ -20,15 +20,23 @@ need_packages() {
     "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
-# build FOLDER CMAKE-SETTING...: configures and builds; quiet unless there is work or an error.
+# build FOLDER CMAKE-SETTING... [-- TARGET...]: configures and builds; quiet unless there is work or an error.
 build() {
-    local folder=$1
+    local folder=$1 settings=() log
     shift
-    cmake -S . -B "$folder" "$@" >"/tmp/ferry-cmake-$$.log" 2>&1 || {
-        cat "/tmp/ferry-cmake-$$.log" >&2
+    while [ $# -gt 0 ] && [ "$1" != -- ]; do
+        settings+=("$1")
+        shift
+    done
+    [ $# -eq 0 ] || shift
+    log=$(mktemp)
+    if ! cmake -S . -B "$folder" "${settings[@]}" >"$log" 2>&1; then
+        cat "$log" >&2
         exit 1
-    }
-    rm -f "/tmp/ferry-cmake-$$.log"
-    cmake --build "$folder" -j "$(nproc)" | grep -v -e 'Built target' -e 'Building' -e 'Consolidate' -e 'Scanning' || true
-    [ "${PIPESTATUS[0]}" = 0 ] || exit 1
+    fi
+    rm -f "$log"
+    [ $# -eq 0 ] || set -- --target "$@"
+    # pipefail: a failed build ends the script, also when grep lets nothing through.
+    cmake --build "$folder" -j "$(nproc)" "$@" |
+        { grep -v -e 'Built target' -e 'Building' -e 'Scanning' || true; }
 }
