@@ -21,6 +21,8 @@ static const subcommand subcommands[] = {
      gguf_encode},
     {"repack", "TYPE ROWS COLS IN OUT [--to plain|interleaved]",
      "Rearrange raw blocks, plain to interleaved or back.", gguf_repack},
+    {"synth", "--shape SHAPE --type TYPE -o FILE [options]",
+     "Write a model of a real shape with random weights.", gguf_synth},
 };
 
 enum { N_SUBCOMMANDS = sizeof subcommands / sizeof *subcommands };

@@ -9,5 +9,6 @@ int gguf_types(int argc, char **argv);
 int gguf_decode(int argc, char **argv);
 int gguf_encode(int argc, char **argv);
 int gguf_repack(int argc, char **argv);
+int gguf_synth(int argc, char **argv);
 
 #endif
