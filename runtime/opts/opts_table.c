@@ -64,6 +64,7 @@ const opts_section opts_sections[] = {
     {"tokenize", "ferry-tokenize"},
     {"perplexity", "ferry-perplexity and ferry-imatrix"},
     {"imatrix", "ferry-imatrix"},
+    {"quantize", "ferry-quantize"},
     {"compat", "Accepted from other programs' command lines; not needed in ferry"},
     {"refused", "Not supported"},
     {NULL, NULL},
@@ -82,7 +83,7 @@ static const struct {
     {FR_TOOL_SERVER, "ferry-server", 0, "-m FILE [options]"},
     {FR_TOOL_PLAN, "ferry-plan", 0, "-m FILE [options]"},
     {FR_TOOL_BENCH, "ferry-bench", 0, "-m FILE [options]"},
-    {FR_TOOL_QUANTIZE, "ferry-quantize", 4, "[options] IN.gguf OUT.gguf TYPE [THREADS]"},
+    {FR_TOOL_QUANTIZE, "ferry-quantize", 4, "[options] IN.gguf [OUT.gguf] TYPE [THREADS]"},
     {FR_TOOL_PERPLEXITY, "ferry-perplexity", 0, "-m FILE -f TEXT [options]"},
     {FR_TOOL_IMATRIX, "ferry-imatrix", 0, "-m FILE -f TEXT [-o FILE] [options]"},
 };
