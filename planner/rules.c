@@ -367,7 +367,7 @@ static fr_status note_cpu_moe(fr_rules *r, int64_t n, int64_t first, fr_err *err
 {
     if (n <= first)
         return FR_OK; /* matches nothing: the check says it */
-    char none[64] = "";
+    char none[96] = "";
     if (first > 0)
         snprintf(none, sizeof none, "; the model has no routed experts before layer %lld",
                  (long long)first);
