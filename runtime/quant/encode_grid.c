@@ -49,44 +49,42 @@ static bool odd(uint8_t bits)
     return (bits ^ bits >> 1) & 1;
 }
 
-/* The words of 8 weights; returns the lane whose sign is given up, or -1. */
-static int nearest_words(const fitter *f, const float *x, const float *w, float s, bool flip,
-                         uint16_t *g)
+/* The lane that would cost least, were its sign given up and every level to be had: its level would
+ * be the lowest instead of the nearest. */
+static int cheapest_lane(const enc_lattice *l, const float *x, const float *w, float s)
 {
-    const enc_lattice *l = f->book;
-    float err[2][2];
-    int lane[2][2], word[2][2];
-    if (l->lanes == 8) {
-        g[0] = (uint16_t)enc_lattice_nearest(l, x, w, s, flip, err[0], lane[0]);
-        return lane[0][0];
+    float low = s * l->level[0], high = s * l->level[l->n_levels - 1], least = INFINITY;
+    int best = 0;
+    for (int i = 0; i < 8; i++) {
+        float near = fminf(fmaxf(x[i], low), high);
+        float cost = w[i] * ((x[i] + low) * (x[i] + low) - (x[i] - near) * (x[i] - near));
+        best = cost < least ? i : best;
+        least = cost < least ? cost : least;
     }
-    for (int h = 0; h < 2; h++)
-        for (int n = 0; n <= flip; n++)
-            word[h][n] =
-                enc_lattice_nearest(l, x + 4 * h, w + 4 * h, s, n, &err[h][n], &lane[h][n]);
-    int first = flip && err[0][1] + err[1][0] <= err[0][0] + err[1][1];
-    int second = flip && !first;
-    g[0] = (uint16_t)word[0][first];
-    g[1] = (uint16_t)word[1][second];
-    return first ? lane[0][1] : second ? 4 + lane[1][1] : -1;
+    return best;
 }
 
 static eight round_8(const fitter *f, int at, float s)
 {
-    const float *x = f->ax + at, *w = f->b.w + at;
+    const enc_lattice *l = f->book;
+    const float *w = f->b.w + at;
+    float x[8], su = s * f->how->unit;
     eight r = {.signs = f->negative[at / 8]};
-    float su = s * f->how->unit;
-    int lane = nearest_words(f, x, w, su, f->how->parity && odd(r.signs), r.g);
-    if (lane >= 0)
+    memcpy(x, f->ax + at, sizeof(x));
+    if (f->how->parity && odd(r.signs)) {
+        int lane = cheapest_lane(l, x, w, su);
         r.signs ^= (uint8_t)(1 << lane);
-    for (int i = 0; i < 8; i++) {
-        const int8_t *levels = f->book->at[r.g[i / f->book->lanes]];
-        float c = f->how->unit * f->book->level[levels[i % f->book->lanes]];
-        c = i == lane ? -c : c;
-        float e = x[i] - s * c;
-        r.sums.err += w[i] * e * e;
-        r.sums.a += w[i] * x[i] * c;
-        r.sums.b += w[i] * c * c;
+        x[lane] = -x[lane];
+    }
+    for (int i = 0; i < 8; i += l->lanes) {
+        r.g[i / l->lanes] = (uint16_t)enc_lattice_nearest(l, x + i, w + i, su);
+        const int8_t *level = l->at[r.g[i / l->lanes]];
+        for (int k = 0; k < l->lanes; k++) {
+            float c = f->how->unit * l->level[level[k]], e = x[i + k] - s * c;
+            r.sums.err += w[i + k] * e * e;
+            r.sums.a += w[i + k] * x[i + k] * c;
+            r.sums.b += w[i + k] * c * c;
+        }
     }
     return r;
 }
@@ -190,10 +188,10 @@ static void set_up(fitter *f, const recipe *how)
     }
 
 DEFINE_ENCODER(IQ2_XXS, iq2_xxs, s7, ENC_IQ2_XXS, 32, true, 0.25f, {0.5f, 15.5f, 1},
-               {1.0f, 2.8f, 0.15f})
+               {1.3f, 2.5f, 0.3f})
 DEFINE_ENCODER(IQ2_XS, iq2_xs, s7, ENC_IQ2_XS, 16, true, 0.25f, {0.5f, 15.5f, 1},
-               {1.0f, 2.8f, 0.15f})
-DEFINE_ENCODER(IQ2_S, iq2_s, s8, ENC_IQ2_S, 16, false, 0.25f, {0.5f, 15.5f, 1}, {1.0f, 2.8f, 0.15f})
+               {1.3f, 2.5f, 0.3f})
+DEFINE_ENCODER(IQ2_S, iq2_s, s8, ENC_IQ2_S, 16, false, 0.25f, {0.5f, 15.5f, 1}, {1.3f, 2.5f, 0.3f})
 DEFINE_ENCODER(IQ3_XXS, iq3_xxs, s7, ENC_IQ3_XXS, 32, true, 0.5f, {0.5f, 15.5f, 1},
-               {1.0f, 2.8f, 0.15f})
-DEFINE_ENCODER(IQ3_S, iq3_s, s8, ENC_IQ3_S, 32, false, 1, {1, 31, 2}, {1.0f, 2.8f, 0.15f})
+               {1.6f, 3.1f, 0.3f})
+DEFINE_ENCODER(IQ3_S, iq3_s, s8, ENC_IQ3_S, 32, false, 1, {1, 31, 2}, {1.6f, 3.1f, 0.3f})

@@ -8,121 +8,118 @@
 
 /* ---- search --------------------------------------------------------------------------------- */
 
-/* Tables over the contents of a half, numbered with the first lane most significant. */
+/* What the levels of the lanes cost. */
 typedef struct {
-    float err[2][ENC_HALVES_MAX];  /* of either half */
-    float flip[2][ENC_HALVES_MAX]; /* what the cheapest sign change in it adds */
-} halves;
+    float err[ENC_LANES_MAX][8];
+} lane_costs;
 
-static void sums(const float *p, int np, const float *q, int nq, float *out)
+static inline void price(const enc_lattice *l, int lanes, int levels, const float *x,
+                         const float *w, float s, lane_costs *c)
+{
+    for (int k = 0; k < levels; k++) {
+        float v = s * l->level[k];
+        for (int i = 0; i < lanes; i++)
+            c->err[i][k] = w[i] * (x[i] - v) * (x[i] - v);
+    }
+}
+
+/* Joins the costs of np and nq contents to those of np * nq. */
+static inline void join(const float *p, int np, const float *q, int nq, float *out)
 {
     for (int i = 0; i < np; i++)
         for (int k = 0; k < nq; k++)
             out[i * nq + k] = p[i] + q[k];
 }
 
-static void minima(const float *p, int np, const float *q, int nq, float *out)
+static inline float least(const float *v, int n)
 {
-    for (int i = 0; i < np; i++)
-        for (int k = 0; k < nq; k++)
-            out[i * nq + k] = p[i] < q[k] ? p[i] : q[k];
-}
-
-typedef void join_fn(const float *p, int np, const float *q, int nq, float *out);
-
-/* From tables of 2 or 4 lanes (8 floats apart) to the table of the half. */
-static inline void join_lanes(const enc_lattice *l, const float *lane, join_fn *join, float *out)
-{
-    int n = l->n_levels;
-    float first[9], second[9];
-    if (l->lanes == 4) {
-        join(lane, n, lane + 8, n, out);
-        return;
-    }
-    join(lane, n, lane + 8, n, first);
-    join(lane + 16, n, lane + 24, n, second);
-    join(first, n * n, second, n * n, out);
-}
-
-static void tabulate(const enc_lattice *l, const float *x, const float *w, float s, bool flip,
-                     halves *t)
-{
-    float err[ENC_LANES_MAX][8], turn[ENC_LANES_MAX][8];
-    int half = l->lanes / 2;
-    for (int i = 0; i < l->lanes; i++) {
-        for (int k = 0; k < l->n_levels; k++) {
-            float v = s * l->level[k];
-            err[i][k] = w[i] * (x[i] - v) * (x[i] - v);
-            turn[i][k] = 4 * w[i] * x[i] * v;
-        }
-    }
-    for (int h = 0; h < 2; h++) {
-        join_lanes(l, err[h * half], sums, t->err[h]);
-        if (flip)
-            join_lanes(l, turn[h * half], minima, t->flip[h]);
-    }
-}
-
-typedef struct {
-    float err;
-    int entry;
-} found;
-
-static inline void look_at(const enc_lattice *l, const halves *t, int a, bool flip, found *best)
-{
-    float first = t->err[0][a];
-    for (int i = l->start[a]; i < l->start[a + 1]; i++) {
-        int b = l->second[i];
-        float e = first + t->err[1][b];
-        if (flip)
-            e += t->flip[0][a] < t->flip[1][b] ? t->flip[0][a] : t->flip[1][b];
-        if (e < best->err) {
-            best->err = e;
-            best->entry = i;
-        }
-    }
-}
-
-static int least(const float *v, int n)
-{
-    int at = 0;
+    float m = v[0];
     for (int i = 1; i < n; i++)
-        if (v[i] < v[at])
-            at = i;
-    return at;
+        m = v[i] < m ? v[i] : m;
+    return m;
 }
 
-/* The lane of a word whose sign change costs least. */
-static int cheapest_lane(const enc_lattice *l, int index, const float *x, const float *w)
+/* An error that is not negative and an entry, ordered by error: taking the minimum of such numbers
+ * keeps loops free of branches, which nothing could predict. */
+static inline uint64_t ranked(float err, int entry)
 {
-    int best = 0;
-    float cost = INFINITY;
-    for (int i = 0; i < l->lanes; i++) {
-        float c = w[i] * x[i] * l->level[l->at[index][i]];
-        if (c < cost) {
-            cost = c;
-            best = i;
+    return (uint64_t)fr_f32_bits(err) << 32 | (uint32_t)entry;
+}
+
+/* The word nearest to the best levels of all lanes: it need not be the best, but bounds it. */
+static inline uint64_t guess(const enc_lattice *l, const lane_costs *c, int lanes, int levels)
+{
+    int key = 0;
+    float err = 0;
+    for (int i = 0; i < lanes; i++) {
+        int best = 0;
+        for (int k = 1; k < levels; k++)
+            best = c->err[i][k] < c->err[i][best] ? k : best;
+        key = key * levels + best;
+    }
+    const int8_t *at = l->at[l->index[l->near[key]]];
+    for (int i = 0; i < lanes; i++)
+        err += c->err[i][at[i]];
+    return ranked(err, l->near[key]);
+}
+
+/* p and q are the costs of the first half's halves, n contents each; `second` of the second half.
+ */
+static inline int search(const enc_lattice *l, uint64_t best, const float *p, const float *q, int n,
+                         const float *second, float least_second)
+{
+    float limit = fr_f32_from_bits((uint32_t)(best >> 32)) - least_second, least_q = least(q, n);
+    int first[9], half[ENC_HALVES_MAX], n_first = 0, n_half = 0;
+    for (int i = 0; i < n; i++) {
+        first[n_first] = i;
+        n_first += p[i] + least_q < limit;
+    }
+    for (int i = 0; i < n_first; i++) {
+        for (int k = 0; k < n; k++) {
+            half[n_half] = first[i] * n + k;
+            n_half += p[first[i]] + q[k] < limit;
         }
     }
-    return best;
+    for (int i = 0; i < n_half; i++) {
+        float err = p[half[i] / n] + q[half[i] % n];
+        for (int e = l->start[half[i]]; e < l->start[half[i] + 1]; e++) {
+            uint64_t r = ranked(err + second[l->second[e]], e);
+            best = r < best ? r : best;
+        }
+    }
+    return (int)(best & 0xFFFFFFFF);
 }
 
-int enc_lattice_nearest(const enc_lattice *l, const float *x, const float *w, float s, bool flip,
-                        float *err, int *lane)
+static int search_4(const enc_lattice *l, const float *x, const float *w, float s)
 {
-    halves t;
-    found best = {INFINITY, 0};
-    tabulate(l, x, w, s, flip, &t);
-    int a0 = least(t.err[0], l->n_halves);
-    float least1 = t.err[1][least(t.err[1], l->n_halves)];
-    look_at(l, &t, a0, flip, &best);
-    for (int a = 0; a < l->n_halves; a++)
-        if (a != a0 && t.err[0][a] + least1 < best.err)
-            look_at(l, &t, a, flip, &best);
-    int index = l->index[best.entry];
-    *err = best.err;
-    *lane = flip ? cheapest_lane(l, index, x, w) : -1;
-    return index;
+    lane_costs c;
+    float second[64];
+    price(l, 4, 8, x, w, s, &c);
+    join(c.err[2], 8, c.err[3], 8, second);
+    return search(l, guess(l, &c, 4, 8), c.err[0], c.err[1], 8, second,
+                  least(c.err[2], 8) + least(c.err[3], 8));
+}
+
+static int search_8(const enc_lattice *l, const float *x, const float *w, float s)
+{
+    lane_costs c;
+    float pair[4][9], second[81];
+    price(l, 8, 3, x, w, s, &c);
+    for (int i = 0; i < 4; i++)
+        join(c.err[2 * i], 3, c.err[2 * i + 1], 3, pair[i]);
+    join(pair[2], 9, pair[3], 9, second);
+    return search(l, guess(l, &c, 8, 3), pair[0], pair[1], 9, second,
+                  least(pair[2], 9) + least(pair[3], 9));
+}
+
+static int nearest_entry(const enc_lattice *l, const float *x, const float *w, float s)
+{
+    return l->lanes == 4 ? search_4(l, x, w, s) : search_8(l, x, w, s);
+}
+
+int enc_lattice_nearest(const enc_lattice *l, const float *x, const float *w, float s)
+{
+    return l->index[nearest_entry(l, x, w, s)];
 }
 
 /* ---- codebooks ------------------------------------------------------------------------------ */
@@ -133,6 +130,18 @@ static int half_number(const enc_lattice *l, const int8_t *at)
     for (int i = 0; i < l->lanes / 2; i++)
         n = n * l->n_levels + at[i];
     return n;
+}
+
+/* Fills l->near; a search in which all of it is 0 works. */
+static void find_near(enc_lattice *l)
+{
+    static const float equal[ENC_LANES_MAX] = {1, 1, 1, 1, 1, 1, 1, 1};
+    for (int key = 0; key < l->n_halves * l->n_halves; key++) {
+        float x[ENC_LANES_MAX];
+        for (int i = l->lanes - 1, rest = key; i >= 0; i--, rest /= l->n_levels)
+            x[i] = l->level[rest % l->n_levels];
+        l->near[key] = (uint16_t)nearest_entry(l, x, equal, 1);
+    }
 }
 
 void enc_lattice_init(enc_lattice *l, int lanes, int n_levels, const float *level, int n_words,
@@ -157,6 +166,7 @@ void enc_lattice_init(enc_lattice *l, int lanes, int n_levels, const float *leve
         l->second[entry] = (uint8_t)half_number(l, l->at[i] + lanes / 2);
         l->index[entry] = (uint16_t)i;
     }
+    find_near(l);
 }
 
 /* Lanes of 8, 25, 43; of 4, 12, .. 52, 62; of 1, 3, .. 15; of -1, 0, 1. */

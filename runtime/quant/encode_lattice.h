@@ -15,11 +15,13 @@ enum { ENC_LANES_MAX = 8, ENC_HALVES_MAX = 81, ENC_WORDS_MAX = 2048 };
 
 typedef struct {
     int lanes, n_levels;
-    int n_halves;                            /* distinct contents of half a word */
-    float level[8];                          /* ascending */
-    int start[ENC_HALVES_MAX + 1];           /* words with first half a are entries start[a] .. */
-    uint8_t second[ENC_WORDS_MAX];           /* their second halves */
-    uint16_t index[ENC_WORDS_MAX];           /* their places in the codebook */
+    int n_halves;                  /* distinct contents of half a word */
+    float level[8];                /* ascending */
+    int start[ENC_HALVES_MAX + 1]; /* words with first half a are entries start[a] .. */
+    uint8_t second[ENC_WORDS_MAX]; /* their second halves */
+    uint16_t index[ENC_WORDS_MAX]; /* their places in the codebook */
+    /* Of any level numbers, first lane most significant: the entry of the nearest word. */
+    uint16_t near[ENC_HALVES_MAX * ENC_HALVES_MAX];
     int8_t at[ENC_WORDS_MAX][ENC_LANES_MAX]; /* of a codebook index: number of the level per lane */
 } enc_lattice;
 
@@ -29,11 +31,9 @@ typedef void enc_lanes_fn(int i, int8_t *at);
 void enc_lattice_init(enc_lattice *l, int lanes, int n_levels, const float *level, int n_words,
                       enc_lanes_fn *lanes_of);
 
-/* The n_levels^lanes search for x (`lanes` values) with weights w at scale s: the codebook index,
- * and its error sum of w (x - s level)^2 in *err. With `flip` exactly one lane counts as -level:
- * its number in *lane, chosen with the word. s >= 0. */
-int enc_lattice_nearest(const enc_lattice *l, const float *x, const float *w, float s, bool flip,
-                        float *err, int *lane);
+/* The codebook index of the word that makes  sum of w (x - s level)^2  over `lanes` values least.
+ * s >= 0. */
+int enc_lattice_nearest(const enc_lattice *l, const float *x, const float *w, float s);
 
 /* The codebooks, made on first use; any thread. Levels are as in the words (iq1's -1, 0, 1). */
 typedef enum {

@@ -10,7 +10,7 @@ float enc_nearest_multiplier(const enc_multipliers *m, float v)
 
 /* ---- a first d ------------------------------------------------------------------------------ */
 
-enum { TRIES = 3 };
+enum { TRIES = 3, ROUNDS = 3 };
 
 float enc_rounding_cost(const enc_multipliers *m, const float *s, const float *b, int n, float d)
 {
@@ -58,21 +58,30 @@ static void sweep(const enc_super *p, float *best)
 
 /* ---- trying in earnest ---------------------------------------------------------------------- */
 
+/* Goes from multiplier m, whose sums are *at, to the side for as long as that helps. */
+static float climb(const enc_super *p, int j, float m, float d, float step, enc_sums *at)
+{
+    for (float next = m + step; next >= p->m.lo && next <= p->m.hi; next += step) {
+        enc_sums t = p->round(p->ctx, j, d * next);
+        if (t.err >= at->err)
+            break;
+        *at = t;
+        m = next;
+    }
+    return m;
+}
+
 float enc_fit_multiplier(const enc_super *p, int j, float s, float d, enc_sums *at)
 {
-    float near = d != 0 ? enc_nearest_multiplier(&p->m, s / d) : 0, best = near;
+    float ratio = fabsf(d) > 1e-30f ? s / d : 0, near = 0, m;
+    if (ratio != 0)
+        near = enc_nearest_multiplier(&p->m, ratio);
     *at = p->round(p->ctx, j, d * near);
-    for (int side = -1; side <= 1 && d != 0; side += 2) {
-        float m = near + (float)side * p->m.step;
-        if (m < p->m.lo || m > p->m.hi)
-            continue;
-        enc_sums t = p->round(p->ctx, j, d * m);
-        if (t.err < at->err) {
-            *at = t;
-            best = m;
-        }
-    }
-    return best;
+    if (ratio == 0)
+        return near;
+    float step = ratio > near ? p->m.step : -p->m.step;
+    m = climb(p, j, near, d, step, at);
+    return m != near ? m : climb(p, j, near, d, -step, at);
 }
 
 typedef struct {
@@ -81,18 +90,25 @@ typedef struct {
     float err, better; /* its error; the best d for its codes */
 } placing;
 
-static void place(const enc_super *p, float d, placing *out)
+/* Rounds all sub-blocks with d, each with the multiplier nearest to its free scale; `climbing`,
+ * with the best one around that. */
+static void place(const enc_super *p, float d, bool climbing, placing *out)
 {
     float a = 0, b = 0;
     out->d = enc_round_f16(d, p->exp);
     out->err = 0;
+    d = out->d.value;
     for (int j = 0; j < p->n; j++) {
         enc_sums at;
-        float m = enc_fit_multiplier(p, j, p->s[j], out->d.value, &at);
-        out->m[j] = m;
+        if (climbing) {
+            out->m[j] = enc_fit_multiplier(p, j, p->s[j], d, &at);
+        } else {
+            out->m[j] = fabsf(d) > 1e-30f ? enc_nearest_multiplier(&p->m, p->s[j] / d) : 0;
+            at = p->round(p->ctx, j, d * out->m[j]);
+        }
         out->err += at.err;
-        a += m * at.a;
-        b += m * m * at.b;
+        a += out->m[j] * at.a;
+        b += out->m[j] * out->m[j] * at.b;
     }
     out->better = b > 0 ? a / b : 0;
 }
@@ -103,11 +119,16 @@ enc_f16 enc_fit_super(const enc_super *p, float *multiplier)
     placing best = {.err = INFINITY}, now;
     sweep(p, first);
     for (int t = 0; t < TRIES; t++) {
-        place(p, first[t], &now);
-        for (int round = 0; round < 4 && now.err < best.err; round++) {
+        place(p, first[t], false, &now);
+        if (now.err < best.err)
             best = now;
-            place(p, best.better, &now);
-        }
+    }
+    place(p, best.d.value, true, &best);
+    for (int round = 0; round < ROUNDS; round++) {
+        place(p, best.better, true, &now);
+        if (!(now.err < best.err))
+            break;
+        best = now;
     }
     for (int j = 0; j < p->n; j++)
         multiplier[j] = best.m[j];
