@@ -3,32 +3,61 @@
 #ifndef FR_PLANNER_ACCOUNT_H
 #define FR_PLANNER_ACCOUNT_H
 
+#include "kv/kv.h"
+#include "model/graph.h"
 #include "planner/plan.h"
 
 /* Memory of experts [from, to] (all: 0, n_mat - 1) of a weight in a layout, as it is held in
- * memory. */
+ * memory: row headers included, rounded up to FR_MEM_ALIGN; 0 for views of other weights. */
 uint64_t plan_weight_bytes(const fr_model *m, int weight, int64_t from, int64_t to,
                            fr_layout layout);
 
 /* The layout that weight w gets in memory: interleaved where the type has such a form and the row
- * counts allow it; token_embd and vectors never. Unless `wanted` (fr_layout or -1) says otherwise.
+ * counts allow it; token_embd, vectors and derived weights never, and no weight whose views (v_b in
+ * kv_b) would begin within a group of rows. `wanted` (fr_layout, or -1: no wish) is obeyed where it
+ * is possible.
  */
 fr_layout plan_weight_layout(const fr_model *m, int weight, int wanted);
 
-/* KV cache of one layer for n_ctx positions, exact window included. */
-uint64_t plan_kv_layer_bytes(const fr_model *m, const fr_plan_options *o, int64_t n_ctx);
+/* Whether a layout can be had at all. */
+bool plan_weight_layout_possible(const fr_model *m, int weight, fr_layout layout);
 
-/* Workspace of the graph for n_ubatch tokens on a device that computes attention or dense parts:
- * values by lifetime analysis (fr_graph_place) plus the scratch of the operations; an upper bound
- * of what the engine takes (a test compares). */
-uint64_t plan_workspace_bytes(const fr_model *m, const fr_plan_options *o, int64_t n_ctx,
-                              int64_t n_ubatch);
+/* KV cache of one layer for n_ctx positions of one sequence, exact window included. */
+uint64_t plan_kv_layer_bytes(const fr_model *m, const fr_plan_options *o, int64_t n_ctx);
 
 /* Output logits: n rows of float32. */
 uint64_t plan_logits_bytes(const fr_model *m, int64_t n);
 
-/* Two staging buffers on a GPU, each as large as the largest layer's routed experts trio part that
- * is streamed to it; 0 when nothing in RAM is streamed. */
-uint64_t plan_staging_bytes(const fr_model *m, int64_t n_experts_resident);
+/* Two staging buffers on a GPU, each with room for n_experts experts (up, gate and down) of the
+ * layer whose experts are largest: one is computed on while the other is filled. */
+uint64_t plan_staging_bytes(const fr_model *m, int64_t n_experts);
+
+/* ---- workspace (planner/workspace.c) ----------------------------------------------------------
+ */
+
+/* The passes that an engine runs: on latents, and (-mla 2, 3) on expanded K and V. Building them
+ * takes longer than measuring them, so it is done once. */
+typedef struct {
+    fr_graph graphs[2];
+    int n_graphs;
+    size_t *offsets; /* room for fr_graph_place; owned */
+} plan_passes;
+
+fr_status plan_passes_open(const fr_model *m, plan_passes *out, fr_err *err);
+void plan_passes_close(plan_passes *p); /* {0} is fine */
+
+/* Workspace of a batch of n_ubatch tokens at a context of n_ctx: the values of the pass by lifetime
+ * analysis (fr_graph_place) and the scratch of its operations.
+ *
+ *   cpu   an upper bound of what the engine allocates (fr_exec_open; a test compares)
+ *   gpu   what a GPU gets that computes attention, dense parts or experts. The pass on latents is
+ *         counted for batches that take it only (fr_exec_run expands larger ones): at 128 heads its
+ *         values are three times as large. Activations for products count 2 bytes a number. */
+typedef struct {
+    uint64_t cpu, gpu;
+} plan_workspace;
+
+plan_workspace plan_workspace_bytes(const fr_model *m, const plan_passes *p,
+                                    const fr_plan_options *o, int64_t n_ctx, int64_t n_ubatch);
 
 #endif

@@ -1,0 +1,85 @@
+#include "planner/account.h"
+
+static uint64_t aligned(uint64_t bytes)
+{
+    return (bytes + FR_MEM_ALIGN - 1) / FR_MEM_ALIGN * FR_MEM_ALIGN;
+}
+
+uint64_t plan_weight_bytes(const fr_model *m, int weight, int64_t from, int64_t to,
+                           fr_layout layout)
+{
+    const fr_model_weight *w = &m->weights[weight];
+    if (w->derive == FR_DERIVE_VIEW)
+        return 0;
+    uint64_t row = fr_row_bytes(w->shape.type, layout, w->shape.cols);
+    return aligned((uint64_t)(to - from + 1) * (uint64_t)w->shape.rows * row);
+}
+
+/* A view of interleaved rows needs whole groups (model.h). */
+static bool views_allow(const fr_model *m, int weight, int64_t group)
+{
+    for (int i = weight + 1; i < m->n_weights; i++) {
+        const fr_model_weight *v = &m->weights[i];
+        if (v->derive == FR_DERIVE_VIEW && v->from == weight &&
+            (v->src_row % group != 0 || v->src_step % group != 0 || v->shape.rows % group != 0))
+            return false;
+        if (v->layer != m->weights[weight].layer)
+            break; /* what is derived stands in the same layer */
+    }
+    return true;
+}
+
+bool plan_weight_layout_possible(const fr_model *m, int weight, fr_layout layout)
+{
+    const fr_model_weight *w = &m->weights[weight];
+    if (layout == w->shape.layout)
+        return true;
+    if (w->derive != FR_DERIVE_NONE)
+        return false; /* the store makes them as the model says */
+    if (layout == FR_LAYOUT_INTERLEAVED) {
+        bool vector = w->shape.rows == 1 && w->shape.n_mat == 1;
+        if (w->role == FR_ROLE_TOKEN_EMBD || vector ||
+            !views_allow(m, weight, fr_type_get(w->shape.type)->group))
+            return false;
+    }
+    return fr_type_check(w->shape.type, layout, w->shape.rows, w->shape.cols, NULL) == FR_OK;
+}
+
+fr_layout plan_weight_layout(const fr_model *m, int weight, int wanted)
+{
+    if (wanted >= 0 && plan_weight_layout_possible(m, weight, (fr_layout)wanted))
+        return (fr_layout)wanted;
+    if (plan_weight_layout_possible(m, weight, FR_LAYOUT_INTERLEAVED))
+        return FR_LAYOUT_INTERLEAVED;
+    return m->weights[weight].shape.layout;
+}
+
+uint64_t plan_kv_layer_bytes(const fr_model *m, const fr_plan_options *o, int64_t n_ctx)
+{
+    fr_kv_layout l;
+    if (fr_kv_layout_make(m, o->type_k, o->type_v, o->kv_window, &l, NULL) != FR_OK)
+        return 0;
+    return fr_kv_layer_bytes(&l, n_ctx) + fr_kv_recent_bytes(&l);
+}
+
+uint64_t plan_logits_bytes(const fr_model *m, int64_t n)
+{
+    return (uint64_t)n * (uint64_t)m->hp.n_vocab * sizeof(float);
+}
+
+uint64_t plan_staging_bytes(const fr_model *m, int64_t n_experts)
+{
+    static const fr_role trio[] = {FR_ROLE_FFN_GATE_EXPS, FR_ROLE_FFN_UP_EXPS,
+                                   FR_ROLE_FFN_DOWN_EXPS};
+    uint64_t most = 0;
+    for (int il = 0; n_experts > 0 && il < m->hp.n_layer; il++) {
+        uint64_t bytes = 0;
+        for (int r = 0; r < 3; r++) {
+            int w = fr_model_weight_of(m, il, trio[r]);
+            if (w >= 0)
+                bytes += plan_weight_bytes(m, w, 0, n_experts - 1, plan_weight_layout(m, w, -1));
+        }
+        most = bytes > most ? bytes : most;
+    }
+    return 2 * most;
+}
