@@ -45,16 +45,19 @@ typedef struct {
     double cpu_f32_ops, cpu_int8_ops;
     bool huge_pages;
     fr_numa_hw numa[FR_MAX_NUMA];
-    int n_numa;            /* 0: one node, the whole RAM */
+    int n_numa;            /* 0: one node, the whole RAM; a node may have 0 bytes */
     double disk_bandwidth; /* 0: unknown */
 } fr_hardware;
 
-/* A machine without GPUs and with defaults for everything else (ram_bytes of this machine). */
+/* A machine without GPUs and with defaults for everything else (ram_bytes: 15/16 of what this
+ * machine, or this process's control group, has). The unused gpus[] hold defaults too, for whoever
+ * adds GPUs: overwrite what is known. */
 void fr_hardware_defaults(fr_hardware *hw);
 
-/* Reads hardware sections over the defaults. Sizes take B KB MB GB KiB MiB GiB (bare: MiB), speeds
- * are GB/s (1e9), compute TFLOPS / TOPS. Sections gpu.N must be numbered without a gap from 0.
- * Errors name file:line, key, found, expected, and the nearest known key. */
+/* Reads hardware sections over the defaults; hardware_keys.def lists the keys. Sizes take B KB MB
+ * GB TB KiB MiB GiB TiB, binary under either name (bare: MiB), speeds are GB/s (1e9), compute
+ * TFLOPS / TOPS. Sections gpu.N and numa.N must be numbered without a gap from 0. Errors name
+ * file:line, key, found, expected, and the nearest known key. */
 fr_status fr_hardware_read(const fr_hw_key *keys, size_t n, fr_hardware *out, fr_err *err);
 
 /* What the operating system tells about this machine: RAM, NUMA nodes, threads. GPUs are added by
