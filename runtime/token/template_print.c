@@ -1,3 +1,4 @@
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,12 +26,12 @@ static int split_digits(const char *text, char *digits, int *exponent)
 void tpl_format_float(double f, char out[40])
 {
     char text[40], digits[24];
-    int exponent, precision = 15;
+    int exponent, precision = fabs(f) < DBL_MIN ? 1 : 15;
     if (isnan(f) || isinf(f)) {
         snprintf(out, 40, "%s", isnan(f) ? "nan" : f < 0 ? "-inf" : "inf");
         return;
     }
-    do { /* 15 digits survive any round trip through a double, 17 always do */
+    do { /* 15 digits tell normal doubles apart from any shorter text, 17 tell all apart */
         snprintf(text, sizeof text, "%.*e", precision - 1, fabs(f));
     } while (strtod(text, NULL) != fabs(f) && precision++ < 17);
     int n = split_digits(text, digits, &exponent);
