@@ -20,16 +20,16 @@ static fr_status check_options(const fr_options *o, fr_err *err)
     return FR_OK;
 }
 
-static fr_status read_inputs(const fr_options *o, importance *im, fr_err *err)
+static fr_status read_inputs(const fr_options *o, colsum *im, fr_err *err)
 {
     for (size_t i = 0; i < o->in_file.n; i++)
-        FR_TRY(importance_read(im, o->in_file.items[i].text, err));
+        FR_TRY(colsum_read(im, o->in_file.items[i].text, err));
     return FR_OK;
 }
 
-static fr_status save(const fr_options *o, importance *im, fr_err *err)
+static fr_status save(const fr_options *o, colsum *im, fr_err *err)
 {
-    FR_TRY(importance_write(im, output_of(o), err));
+    FR_TRY(colsum_write(im, output_of(o), err));
     if (!o->log_disable)
         fprintf(stderr, "%s%s: %zu weights, %lld chunks of %lld tokens\n", o->ppl ? "\n" : "",
                 output_of(o), im->n, (long long)im->n_chunks, (long long)im->chunk_size);
@@ -104,7 +104,7 @@ static fr_status run_chunk(job *j, int64_t i, fr_err *err)
 static fr_status run_chunks(job *j, fr_err *err)
 {
     const tool_chunks *c = &j->chunks;
-    FR_TRY(importance_add_dataset(j->collector.im, fr_str_of(j->o->prompt_file), err));
+    FR_TRY(colsum_add_dataset(j->collector.im, fr_str_of(j->o->prompt_file), err));
     for (int64_t i = j->from; i < j->to; i++)
         FR_TRY(run_chunk(j, i, err));
     FR_TRY(save(j->o, j->collector.im, err));
@@ -116,7 +116,7 @@ static fr_status run_chunks(job *j, fr_err *err)
     return j->o->log_disable ? FR_OK : collector_report(&j->collector, err);
 }
 
-static fr_status collect(const fr_options *o, importance *im, fr_err *err)
+static fr_status collect(const fr_options *o, colsum *im, fr_err *err)
 {
     job j = {.o = o};
     fr_status st;
@@ -142,7 +142,7 @@ out:
 
 static fr_status run(const fr_options *o, fr_err *err)
 {
-    importance im = {0};
+    colsum im = {0};
     fr_status st;
     FR_TRY(check_options(o, err));
     FR_TRY(tool_chunk_size(o, &im.chunk_size, err));
@@ -151,7 +151,7 @@ static fr_status run(const fr_options *o, fr_err *err)
     if (st == FR_OK && (fflush(stdout) != 0 || ferror(stdout)))
         st = fr_fail(err, FR_EIO, "standard output: the results could not be written");
 out:
-    importance_free(&im);
+    colsum_free(&im);
     return st;
 }
 

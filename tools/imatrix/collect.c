@@ -9,8 +9,7 @@ static bool is_wanted(const collector *c, const char *name)
 }
 
 /* A product may see the weight as one tall matrix, or a flat matrix of the file as several. */
-static fr_status entry_for(collector *c, const fr_observation *o, importance_entry **out,
-                           fr_err *err)
+static fr_status entry_for(collector *c, const fr_observation *o, colsum_entry **out, fr_err *err)
 {
     const fr_gguf_tensor *t = fr_gguf_find_tensor(c->model, o->weight);
     int64_t n_mat = t ? t->dims[2] * t->dims[3] : 0;
@@ -19,11 +18,11 @@ static fr_status entry_for(collector *c, const fr_observation *o, importance_ent
         return fr_fail(err, FR_EINTERNAL,
                        "%s: observed %lld matrices of %lld columns, which are not the file's",
                        o->weight, (long long)o->n_mat, (long long)o->cols);
-    return importance_entry_of(c->im, o->weight, o->cols, n_mat, out, err);
+    return colsum_entry_of(c->im, o->weight, o->cols, n_mat, out, err);
 }
 
 /* The matrices of the entry that row r meets: *n of them, the k-th is first + k, or listed. */
-static const int32_t *matrices_of(const fr_observation *o, const importance_entry *e, int64_t r,
+static const int32_t *matrices_of(const fr_observation *o, const colsum_entry *e, int64_t r,
                                   int64_t *first, int64_t *n)
 {
     *first = 0;
@@ -43,7 +42,7 @@ static const int32_t *matrices_of(const fr_observation *o, const importance_entr
 
 typedef struct {
     const fr_observation *o;
-    importance_entry *e;
+    colsum_entry *e;
 } sum_job;
 
 /* Every thread has columns of its own, so sums do not depend on their number. */
@@ -51,7 +50,7 @@ static void sum_thread(void *arg, int i_thread, int n_threads)
 {
     const sum_job *job = arg;
     const fr_observation *o = job->o;
-    importance_entry *e = job->e;
+    colsum_entry *e = job->e;
     int64_t from, to, first, n;
     fr_cpu_share(o->cols, 16, i_thread, n_threads, &from, &to);
     for (int64_t r = 0; r < o->n_rows; r++) {
@@ -71,7 +70,7 @@ static void sum_thread(void *arg, int i_thread, int n_threads)
 void collector_observe(void *user, const fr_observation *o)
 {
     collector *c = user;
-    importance_entry *e;
+    colsum_entry *e;
     if (c->status != FR_OK || !is_wanted(c, o->weight))
         return;
     c->status = entry_for(c, o, &e, &c->err);

@@ -3,10 +3,10 @@
 #define FR_TOOLS_COLLECT_H
 
 #include "common/scorer.h"
-#include "imatrix/importance.h"
+#include "imatrix/colsum.h"
 
 typedef struct {
-    importance *im;
+    colsum *im;
     const fr_gguf *model; /* shapes of the weights as the file has them */
     fr_cpu *pool;
     bool process_output; /* output.weight too, not only weights of layers */

@@ -14,7 +14,7 @@ static fr_status add_range(fr_buf *out, int64_t from, int64_t to, fr_err *err)
 }
 
 /* "3, 7-12" for the matrices without rows; *n gets their number. */
-static fr_status list_unused(const importance_entry *e, int64_t *n, fr_buf *out, fr_err *err)
+static fr_status list_unused(const colsum_entry *e, int64_t *n, fr_buf *out, fr_err *err)
 {
     *n = 0;
     fr_buf_clear(out);
@@ -29,10 +29,10 @@ static fr_status list_unused(const importance_entry *e, int64_t *n, fr_buf *out,
     return FR_OK;
 }
 
-static fr_status report_experts(importance *im, const char *name, int layer, fr_buf *list,
+static fr_status report_experts(colsum *im, const char *name, int layer, fr_buf *list,
                                 int64_t *n_unused, fr_err *err)
 {
-    const importance_entry *e = importance_find(im, name);
+    const colsum_entry *e = colsum_find(im, name);
     int64_t n;
     if (!e)
         return FR_OK;
@@ -60,7 +60,7 @@ fr_status collector_report(collector *c, fr_err *err)
         fr_role role;
         if (fr_tensor_name_parse(t->name, &layer, &role) && role == FR_ROLE_FFN_DOWN_EXPS)
             st = report_experts(c->im, t->name, layer, &list, &n_unused, err);
-        if (st == FR_OK && is_matrix_of_layer(t) && !importance_find(c->im, t->name) &&
+        if (st == FR_OK && is_matrix_of_layer(t) && !colsum_find(c->im, t->name) &&
             n_unseen++ < MAX_NAMES)
             st = fr_buf_printf(&unseen, err, "%s%s", unseen.n ? ", " : "", t->name);
     }

@@ -3,12 +3,12 @@
 #include <string.h>
 
 #include "gguf/gguf.h"
-#include "imatrix/importance.h"
+#include "imatrix/colsum.h"
 
 #define MAX_NAME 255
 
 /* Chunks of a file, counted in chunks of our size. */
-static void add_chunks(importance *im, int64_t n_chunks, int64_t chunk_size)
+static void add_chunks(colsum *im, int64_t n_chunks, int64_t chunk_size)
 {
     if (im->chunk_size == chunk_size)
         im->n_chunks += n_chunks;
@@ -39,14 +39,14 @@ static fr_status read_floats(const fr_gguf *g, const fr_gguf_tensor *t, float **
 }
 
 /* The numbers of a tensor pair are added to the entry of its weight. */
-static fr_status add_floats(importance *im, const char *name, const fr_gguf_tensor *t,
+static fr_status add_floats(colsum *im, const char *name, const fr_gguf_tensor *t,
                             const float *sums, const float *counts, fr_err *err)
 {
     int64_t n_mat = t->dims[1];
-    importance_entry *e = importance_find(im, name);
+    colsum_entry *e = colsum_find(im, name);
     bool joined = e && n_mat == 1 && t->dims[0] == e->n_mat * e->cols; /* one count for all */
     if (!joined)
-        FR_TRY(importance_entry_of(im, name, t->dims[0], n_mat, &e, err));
+        FR_TRY(colsum_entry_of(im, name, t->dims[0], n_mat, &e, err));
     for (int64_t m = 0; m < e->n_mat; m++) {
         double count = (double)counts[joined ? 0 : m];
         if (!is_count(count))
@@ -63,7 +63,7 @@ static fr_status add_floats(importance *im, const char *name, const fr_gguf_tens
     return FR_OK;
 }
 
-static fr_status read_pair(importance *im, const fr_gguf *g, const fr_gguf_tensor *sums,
+static fr_status read_pair(colsum *im, const fr_gguf *g, const fr_gguf_tensor *sums,
                            size_t name_bytes, fr_err *err)
 {
     char name[MAX_NAME + 1], other[MAX_NAME + 8];
@@ -90,7 +90,7 @@ static fr_status read_pair(importance *im, const fr_gguf *g, const fr_gguf_tenso
     return st;
 }
 
-static fr_status read_head(importance *im, const fr_gguf *g, fr_err *err)
+static fr_status read_head(colsum *im, const fr_gguf *g, fr_err *err)
 {
     static const char *const keys[] = {"imatrix.chunk_count", "imatrix.chunk_size"};
     const fr_gguf_value *datasets;
@@ -107,11 +107,11 @@ static fr_status read_head(importance *im, const fr_gguf *g, fr_err *err)
     add_chunks(im, values[0], values[1]);
     FR_TRY(fr_gguf_get_array(g, "imatrix.datasets", true, &datasets, err));
     for (uint64_t i = 0; i < datasets->n; i++)
-        FR_TRY(importance_add_dataset(im, fr_gguf_elem_str(datasets, i), err));
+        FR_TRY(colsum_add_dataset(im, fr_gguf_elem_str(datasets, i), err));
     return FR_OK;
 }
 
-static fr_status read_gguf(importance *im, const char *path, fr_err *err)
+static fr_status read_gguf(colsum *im, const char *path, fr_err *err)
 {
     static const char suffix[] = ".in_sum2";
     fr_gguf *g;
@@ -155,12 +155,12 @@ static bool take_text(cursor *c, fr_str *out, int32_t most)
 }
 
 /* Values are means times calls; they become sums over calls * chunk_size rows. */
-static fr_status add_legacy(importance *im, const char *name, int32_t calls, int32_t n,
+static fr_status add_legacy(colsum *im, const char *name, int32_t calls, int32_t n,
                             const char *values, fr_err *err)
 {
-    importance_entry *e = importance_find(im, name);
+    colsum_entry *e = colsum_find(im, name);
     if (!e || e->n_mat * e->cols != n)
-        FR_TRY(importance_entry_of(im, name, n, 1, &e, err));
+        FR_TRY(colsum_entry_of(im, name, n, 1, &e, err));
     for (int64_t m = 0; m < e->n_mat; m++)
         e->counts[m] += calls * im->chunk_size;
     for (int32_t k = 0; k < n; k++) {
@@ -174,7 +174,7 @@ static fr_status add_legacy(importance *im, const char *name, int32_t calls, int
     return FR_OK;
 }
 
-static fr_status read_legacy_entry(importance *im, cursor *c, fr_err *err)
+static fr_status read_legacy_entry(colsum *im, cursor *c, fr_err *err)
 {
     char name[MAX_NAME + 1];
     fr_str text;
@@ -192,7 +192,7 @@ static fr_status read_legacy_entry(importance *im, cursor *c, fr_err *err)
 }
 
 /* Number of chunks and name of the data set: the oldest files end before them. */
-static fr_status read_legacy_tail(importance *im, cursor *c, fr_err *err)
+static fr_status read_legacy_tail(colsum *im, cursor *c, fr_err *err)
 {
     int32_t n_chunks;
     fr_str name;
@@ -200,10 +200,10 @@ static fr_status read_legacy_tail(importance *im, cursor *c, fr_err *err)
         return FR_OK;
     if (n_chunks > 0)
         add_chunks(im, n_chunks, im->chunk_size);
-    return take_text(c, &name, INT32_MAX) ? importance_add_dataset(im, name, err) : FR_OK;
+    return take_text(c, &name, INT32_MAX) ? colsum_add_dataset(im, name, err) : FR_OK;
 }
 
-static fr_status read_legacy(importance *im, const fr_buf *text, fr_err *err)
+static fr_status read_legacy(colsum *im, const fr_buf *text, fr_err *err)
 {
     cursor c = {text->p, text->p + text->n};
     int32_t n;
@@ -215,7 +215,7 @@ static fr_status read_legacy(importance *im, const fr_buf *text, fr_err *err)
     return read_legacy_tail(im, &c, err);
 }
 
-fr_status importance_read(importance *im, const char *path, fr_err *err)
+fr_status colsum_read(colsum *im, const char *path, fr_err *err)
 {
     fr_buf text = {0};
     char magic[4] = {0};

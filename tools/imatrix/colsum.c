@@ -1,24 +1,24 @@
-#include "imatrix/importance.h"
+#include "imatrix/colsum.h"
 
 #include <string.h>
 
-static void free_entry(importance_entry *e)
+static void free_entry(colsum_entry *e)
 {
     fr_mem_free(e->name);
     fr_mem_free(e->sums);
     fr_mem_free(e->counts);
 }
 
-void importance_free(importance *im)
+void colsum_free(colsum *im)
 {
     for (size_t i = 0; i < im->n; i++)
         free_entry(&im->entries[i]);
     fr_mem_free(im->entries);
     fr_buf_free(&im->datasets);
-    *im = (importance){0};
+    *im = (colsum){0};
 }
 
-importance_entry *importance_find(importance *im, const char *name)
+colsum_entry *colsum_find(colsum *im, const char *name)
 {
     for (size_t k = 0; k < im->n; k++) {
         size_t i = (im->last + 1 + k) % im->n;
@@ -30,13 +30,12 @@ importance_entry *importance_find(importance *im, const char *name)
     return NULL;
 }
 
-static fr_status new_entry(importance *im, const char *name, int64_t cols, int64_t n_mat,
-                           fr_err *err)
+static fr_status new_entry(colsum *im, const char *name, int64_t cols, int64_t n_mat, fr_err *err)
 {
     void *all = im->entries;
     FR_TRY(fr_mem_grow(FR_MEM_MISC, &all, &im->cap, im->n + 1, sizeof *im->entries, err));
     im->entries = all;
-    importance_entry e = {.cols = cols, .n_mat = n_mat};
+    colsum_entry e = {.cols = cols, .n_mat = n_mat};
     e.name = fr_mem_strndup(FR_MEM_MISC, name, strlen(name), err);
     e.sums = fr_mem_array(FR_MEM_MISC, (size_t)n_mat, (size_t)cols * sizeof *e.sums, err);
     e.counts = FR_NEW(int64_t, FR_MEM_MISC, (size_t)n_mat, err);
@@ -49,7 +48,7 @@ static fr_status new_entry(importance *im, const char *name, int64_t cols, int64
 }
 
 /* One matrix of n_mat * cols values becomes n_mat matrices; each of them saw all the rows. */
-static fr_status split_entry(importance_entry *e, int64_t cols, int64_t n_mat, fr_err *err)
+static fr_status split_entry(colsum_entry *e, int64_t cols, int64_t n_mat, fr_err *err)
 {
     int64_t *counts = FR_NEW(int64_t, FR_MEM_MISC, (size_t)n_mat, err);
     if (!counts)
@@ -63,10 +62,10 @@ static fr_status split_entry(importance_entry *e, int64_t cols, int64_t n_mat, f
     return FR_OK;
 }
 
-fr_status importance_entry_of(importance *im, const char *name, int64_t cols, int64_t n_mat,
-                              importance_entry **out, fr_err *err)
+fr_status colsum_entry_of(colsum *im, const char *name, int64_t cols, int64_t n_mat,
+                          colsum_entry **out, fr_err *err)
 {
-    importance_entry *e = importance_find(im, name);
+    colsum_entry *e = colsum_find(im, name);
     if (!e) {
         FR_TRY(new_entry(im, name, cols, n_mat, err));
         e = &im->entries[im->n - 1];
@@ -84,7 +83,7 @@ fr_status importance_entry_of(importance *im, const char *name, int64_t cols, in
     return FR_OK;
 }
 
-fr_status importance_add_dataset(importance *im, fr_str name, fr_err *err)
+fr_status colsum_add_dataset(colsum *im, fr_str name, fr_err *err)
 {
     for (size_t at = 0; at < im->datasets.n; at += strlen(im->datasets.p + at) + 1)
         if (fr_str_is(name, im->datasets.p + at))

@@ -1,5 +1,5 @@
-/* Importance matrices: for every weight, how strongly each of its input columns was driven by a
- * text, as sums of squares of the activations. Quantizers spend their precision there.
+/* What importance matrices are made of: for every weight, how strongly a text drove each of its
+ * input columns, as sums of squares of the activations. Quantizers spend their precision there.
  *
  * Files have two forms, both of the ecosystem, little endian. A GGUF file with general.type
  * "imatrix", imatrix.datasets, imatrix.chunk_count, imatrix.chunk_size and for each weight
@@ -14,8 +14,8 @@
  *
  * where value / calls is the mean square of a column, matrices one after the other, calls counts
  * chunks, and a matrix without rows has a mean of 1. */
-#ifndef FR_TOOLS_IMPORTANCE_H
-#define FR_TOOLS_IMPORTANCE_H
+#ifndef FR_TOOLS_COLSUM_H
+#define FR_TOOLS_COLSUM_H
 
 #include <stdint.h>
 
@@ -27,37 +27,37 @@ typedef struct {
     int64_t cols, n_mat;
     double *sums;    /* [n_mat][cols], owned */
     int64_t *counts; /* [n_mat], owned */
-} importance_entry;
+} colsum_entry;
 
 /* {.chunk_size = N} is empty. */
 typedef struct {
-    importance_entry *entries; /* owned */
+    colsum_entry *entries; /* owned */
     size_t n, cap;
     size_t last;      /* the entry found last: look-ups come in rounds */
     fr_buf datasets;  /* their names, each ended by a 0 */
     int64_t n_chunks; /* of chunk_size tokens */
     int64_t chunk_size;
-} importance;
+} colsum;
 
-void importance_free(importance *im);
+void colsum_free(colsum *im);
 
 /* NULL when there is none of this name. */
-importance_entry *importance_find(importance *im, const char *name);
+colsum_entry *colsum_find(colsum *im, const char *name);
 
 /* Finds or makes an entry; a pointer lives until the next one is made. An entry of one matrix
  * (older files do not tell) takes the shape asked for when the size is the same. FR_EINVAL for
  * another shape. */
-fr_status importance_entry_of(importance *im, const char *name, int64_t cols, int64_t n_mat,
-                              importance_entry **out, fr_err *err);
+fr_status colsum_entry_of(colsum *im, const char *name, int64_t cols, int64_t n_mat,
+                          colsum_entry **out, fr_err *err);
 
 /* Adds a data set's name unless it is there. */
-fr_status importance_add_dataset(importance *im, fr_str name, fr_err *err);
+fr_status colsum_add_dataset(colsum *im, fr_str name, fr_err *err);
 
 /* Sorts the entries by name and writes the file, as one whole; the older form when path ends in
  * ".dat". FR_EFORMAT when a sum is not a finite number. */
-fr_status importance_write(importance *im, const char *path, fr_err *err);
+fr_status colsum_write(colsum *im, const char *path, fr_err *err);
 
 /* Adds what a file of either form holds. On failure part of it may have been added. */
-fr_status importance_read(importance *im, const char *path, fr_err *err);
+fr_status colsum_read(colsum *im, const char *path, fr_err *err);
 
 #endif

@@ -4,17 +4,17 @@
 #include <string.h>
 
 #include "gguf/gguf_writer.h"
-#include "imatrix/importance.h"
+#include "imatrix/colsum.h"
 
 static int by_name(const void *a, const void *b)
 {
-    return strcmp(((const importance_entry *)a)->name, ((const importance_entry *)b)->name);
+    return strcmp(((const colsum_entry *)a)->name, ((const colsum_entry *)b)->name);
 }
 
-static fr_status check_finite(const importance *im, fr_err *err)
+static fr_status check_finite(const colsum *im, fr_err *err)
 {
     for (size_t i = 0; i < im->n; i++) {
-        const importance_entry *e = &im->entries[i];
+        const colsum_entry *e = &im->entries[i];
         for (int64_t k = 0; k < e->n_mat * e->cols; k++)
             if (!isfinite((float)e->sums[k]))
                 return fr_fail(err, FR_EFORMAT,
@@ -27,7 +27,7 @@ static fr_status check_finite(const importance *im, fr_err *err)
 }
 
 /* Room for the floats of the largest entry. */
-static fr_status open_floats(const importance *im, float **out, fr_err *err)
+static fr_status open_floats(const colsum *im, float **out, fr_err *err)
 {
     int64_t most = 1;
     for (size_t i = 0; i < im->n; i++)
@@ -42,7 +42,7 @@ static fr_status open_floats(const importance *im, float **out, fr_err *err)
  */
 
 /* The array of strings as GGUF stores it: length, bytes. */
-static fr_status put_datasets(fr_gguf_writer *w, const importance *im, fr_err *err)
+static fr_status put_datasets(fr_gguf_writer *w, const colsum *im, fr_err *err)
 {
     fr_buf bytes = {0}, at = {0};
     fr_gguf_value v = {.type = FR_GGUF_STR, .is_array = true};
@@ -67,14 +67,14 @@ static fr_status put_datasets(fr_gguf_writer *w, const importance *im, fr_err *e
     return st;
 }
 
-static fr_status put_head(fr_gguf_writer *w, const importance *im, fr_err *err)
+static fr_status put_head(fr_gguf_writer *w, const colsum *im, fr_err *err)
 {
     FR_TRY(fr_gguf_put_str(w, "general.type", FR_STR("imatrix"), err));
     FR_TRY(put_datasets(w, im, err));
     FR_TRY(fr_gguf_put_u32(w, "imatrix.chunk_count", (uint32_t)im->n_chunks, err));
     FR_TRY(fr_gguf_put_u32(w, "imatrix.chunk_size", (uint32_t)im->chunk_size, err));
     for (size_t i = 0; i < im->n; i++) {
-        const importance_entry *e = &im->entries[i];
+        const colsum_entry *e = &im->entries[i];
         char name[512];
         int64_t dims[] = {e->cols, e->n_mat};
         snprintf(name, sizeof name, "%s.in_sum2", e->name);
@@ -86,7 +86,7 @@ static fr_status put_head(fr_gguf_writer *w, const importance *im, fr_err *err)
     return fr_gguf_write_header(w, err);
 }
 
-static fr_status put_entry(fr_gguf_writer *w, const importance_entry *e, float *floats, fr_err *err)
+static fr_status put_entry(fr_gguf_writer *w, const colsum_entry *e, float *floats, fr_err *err)
 {
     int64_t n = e->n_mat * e->cols;
     for (int64_t k = 0; k < n; k++)
@@ -97,7 +97,7 @@ static fr_status put_entry(fr_gguf_writer *w, const importance_entry *e, float *
     return fr_gguf_write_data(w, floats, (size_t)e->n_mat * sizeof *floats, err);
 }
 
-static fr_status write_gguf(const importance *im, const char *path, float *floats, fr_err *err)
+static fr_status write_gguf(const colsum *im, const char *path, float *floats, fr_err *err)
 {
     fr_gguf_writer *w;
     FR_TRY(fr_gguf_writer_create(path, &w, err));
@@ -124,7 +124,7 @@ static fr_status put_text(fr_out_file *f, const char *text, fr_err *err)
 }
 
 /* In chunks, rounded up: 0 would say that nothing was seen. */
-static int64_t calls_of(const importance_entry *e, int64_t chunk_size)
+static int64_t calls_of(const colsum_entry *e, int64_t chunk_size)
 {
     int64_t most = 0;
     for (int64_t m = 0; m < e->n_mat; m++)
@@ -132,7 +132,7 @@ static int64_t calls_of(const importance_entry *e, int64_t chunk_size)
     return (most + chunk_size - 1) / chunk_size;
 }
 
-static fr_status put_legacy_entry(fr_out_file *f, const importance_entry *e, int64_t chunk_size,
+static fr_status put_legacy_entry(fr_out_file *f, const colsum_entry *e, int64_t chunk_size,
                                   float *floats, fr_err *err)
 {
     int64_t calls = calls_of(e, chunk_size), n = e->n_mat * e->cols;
@@ -147,7 +147,7 @@ static fr_status put_legacy_entry(fr_out_file *f, const importance_entry *e, int
     return fr_file_write(f, floats, (size_t)n * sizeof *floats, err);
 }
 
-static fr_status put_legacy(fr_out_file *f, const importance *im, float *floats, fr_err *err)
+static fr_status put_legacy(fr_out_file *f, const colsum *im, float *floats, fr_err *err)
 {
     FR_TRY(put_i32(f, (int64_t)im->n, err));
     for (size_t i = 0; i < im->n; i++)
@@ -159,7 +159,7 @@ static fr_status put_legacy(fr_out_file *f, const importance *im, float *floats,
     return put_text(f, last, err);
 }
 
-static fr_status write_legacy(const importance *im, const char *path, float *floats, fr_err *err)
+static fr_status write_legacy(const colsum *im, const char *path, float *floats, fr_err *err)
 {
     fr_out_file f;
     FR_TRY(fr_file_create(path, &f, err));
@@ -170,7 +170,7 @@ static fr_status write_legacy(const importance *im, const char *path, float *flo
     return st;
 }
 
-fr_status importance_write(importance *im, const char *path, fr_err *err)
+fr_status colsum_write(colsum *im, const char *path, fr_err *err)
 {
     float *floats;
     size_t n = strlen(path);
