@@ -1,5 +1,12 @@
 /* The solver: fills what the rules leave open, within hard budgets, so that plan_objective is
- * least. */
+ * least.
+ *
+ * Method. Every free item begins in RAM. Several starts put the dense parts on GPUs in runs of
+ * layers (packed into each GPU first, in turn; and in proportion to room), and the three baselines
+ * are starts too. From each, experts move to GPUs by gain per byte, then single moves, exchanges
+ * and changes of a run's border are taken while the objective falls. What exceeds a budget counts
+ * before seconds, so that a start may be over budget and its result is not. The best result wins;
+ * of equal ones the first. All of it is deterministic, and counted in steps, not in time. */
 #ifndef FR_PLANNER_SOLVER_H
 #define FR_PLANNER_SOLVER_H
 
@@ -31,6 +38,10 @@ typedef struct {
                                            staging, reserve, margin; at least the fixed_bytes */
 } fr_problem;
 
+/* What n units of an item take on a device, at most: the slices of its weights are rounded up to
+ * FR_MEM_ALIGN one by one, so a part costs a little more than its share. */
+uint64_t plan_item_bytes(const fr_item *item, int64_t n);
+
 /* units[i][d] = units of item i on device d (sums to n_units), and its objective. Deterministic;
  * under 2 s for 1,200 tensors, 8 GPUs and 384 experts a layer. FR_ENOMEM when nothing fits. Never
  * worse than first-fit by layer, all experts in RAM, and last layers first. */
@@ -39,5 +50,19 @@ typedef struct {
     double objective;
 } fr_solution;
 fr_status plan_solve(const fr_problem *p, fr_arena *arena, fr_solution *out, fr_err *err);
+
+/* ---- what it must not be worse than (planner/solver_baselines.c) ------------------------------
+ */
+
+typedef enum {
+    PLAN_BASELINE_FIRST_FIT,   /* layer by layer, each whole part to the first GPU with room */
+    PLAN_BASELINE_EXPERTS_RAM, /* dense parts to GPUs in proportion, all experts in RAM */
+    PLAN_BASELINE_LAST_LAYERS, /* whole layers from the last one on, as -ngl N counts */
+    PLAN_BASELINES
+} plan_baseline;
+
+/* FR_ENOMEM when it exceeds a budget. */
+fr_status plan_solve_baseline(const fr_problem *p, plan_baseline which, fr_arena *arena,
+                              fr_solution *out, fr_err *err);
 
 #endif

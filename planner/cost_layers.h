@@ -1,0 +1,90 @@
+/* Inside the cost model: what a layer asks for, what a device can do, and the time of one layer.
+ * The solver works with these, because a move of its changes a layer or two. */
+#ifndef FR_PLANNER_COST_LAYERS_H
+#define FR_PLANNER_COST_LAYERS_H
+
+#include "planner/cost.h"
+
+/* Bytes that are read once a step, and operations a token: on integers (quantized weights) and on
+ * floats. */
+typedef struct {
+    double bytes, int_ops, float_ops;
+} plan_work;
+
+typedef struct {
+    plan_work attn[2]; /* weights of attention, norms, router: on latents; on expanded K and V */
+    plan_work ffn;     /* dense or shared feed-forward */
+    plan_work experts; /* bytes of all routed experts; operations of those that a token uses */
+} plan_layer_work;
+
+plan_layer_work plan_layer_work_of(const fr_model *m, int layer);
+plan_work plan_output_work(const fr_model *m);
+
+/* Attention over the cache of one layer. */
+typedef struct {
+    double pos_bytes;   /* of one position */
+    double pair_ops[2]; /* of a token and a position: on latents; expanded */
+    double expand_ops;  /* of a position whose K and V are expanded, once a batch */
+} plan_attn_work;
+
+plan_attn_work plan_attn_work_of(const fr_model *m, const fr_plan_options *o);
+
+/* What devices do in a second; 0: unknown, bounds nothing. */
+typedef struct {
+    double bandwidth, int_ops, float_ops;
+    double to, from; /* its link, seen from the host; 0 for the CPU */
+    int twin;        /* the first device that is the same physical GPU */
+} plan_rates;
+
+typedef struct {
+    int n_devices;
+    plan_rates rates[FR_PLAN_MAX_DEVICES];
+    double all_links; /* host to all GPUs at once, RAM bandwidth not counted */
+    bool kv_on_cpu;
+} plan_machine;
+
+plan_machine plan_machine_of(const fr_hardware *hw, const fr_plan_options *o);
+
+/* Seconds for which each resource is what a step waits for. */
+typedef struct {
+    double memory[FR_PLAN_MAX_DEVICES], compute[FR_PLAN_MAX_DEVICES];
+    double links, latency;
+} plan_busy;
+
+/* A step of n_tokens at a depth. */
+typedef struct {
+    const plan_machine *machine;
+    double n_tokens, n_outputs;
+    double expert_part;  /* of the routed experts that at least one token uses */
+    double hidden_bytes; /* of the hidden state of all tokens */
+    bool expanded;       /* attention on expanded K and V */
+    bool streams;        /* experts may be sent to the GPUs */
+    plan_work cache;     /* attention over the cache, all tokens */
+} plan_step;
+
+plan_step plan_step_of(const plan_machine *machine, const fr_model *m, const fr_plan_options *o,
+                       int64_t depth, int64_t n_tokens);
+
+/* Seconds of a layer whose dense part is on `dense` and whose experts are shared out so. *busy
+ * (NULL: not wanted) is added to. */
+double plan_layer_seconds(const plan_step *s, const plan_layer_work *w, int dense,
+                          const double share[FR_PLAN_MAX_DEVICES], plan_busy *busy);
+
+/* Seconds that the hidden state of `tokens` tokens takes between devices; 0 when they are one. */
+double plan_hop_seconds(const plan_step *s, double tokens, int from, int to, plan_busy *busy);
+
+/* Seconds of the output matrix on a device. */
+double plan_output_seconds(const plan_step *s, const plan_work *w, int device, plan_busy *busy);
+
+/* The two steps that the objective looks at, and their weights: its value is the sum of weight *
+ * seconds. */
+typedef struct {
+    plan_machine machine;
+    plan_step steps[2]; /* decode, prefill */
+    double weights[2];
+} plan_goal;
+
+void plan_goal_init(plan_goal *g, const fr_model *m, const fr_hardware *hw,
+                    const fr_plan_options *o); /* g must not move afterwards */
+
+#endif

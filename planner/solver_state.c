@@ -1,0 +1,272 @@
+#include "planner/solver_state.h"
+
+#include <string.h>
+
+/* Slices of three weights, a few runs of experts each, every one rounded up to FR_MEM_ALIGN. */
+enum { SLICE_SLACK = 16 * FR_MEM_ALIGN };
+
+uint64_t plan_item_bytes(const fr_item *item, int64_t n)
+{
+    if (n <= 0 || item->bytes == 0)
+        return 0;
+    if (n >= item->n_units)
+        return item->bytes;
+    uint64_t units = (uint64_t)item->n_units;
+    uint64_t part = item->bytes / units * (uint64_t)n +
+                    (item->bytes % units * (uint64_t)n + units - 1) / units + SLICE_SLACK;
+    return part < item->bytes ? part : item->bytes;
+}
+
+/* ---- tables -----------------------------------------------------------------------------------
+ */
+
+static void index_item(plan_tables *t, int i)
+{
+    const fr_item *it = &t->p->items[i];
+    int il = it->layer;
+    if (it->kind == FR_ITEM_OUTPUT)
+        t->output_item = i;
+    if (it->kind == FR_ITEM_EMBED && t->output_item < 0)
+        t->output_item = i;
+    if (il < 0 || il >= t->n_layer)
+        return;
+    if (it->kind == FR_ITEM_DENSE)
+        t->dense[il] = i;
+    if (it->kind == FR_ITEM_EXPERTS) {
+        t->experts[il][t->experts[il][0] >= 0] = i;
+        t->expert_bytes[il] += (double)it->bytes;
+        for (int d = 0; d < FR_PLAN_MAX_DEVICES; d++)
+            t->expert_bytes[il] += (double)it->fixed_bytes[d];
+    }
+}
+
+fr_status plan_tables_init(plan_tables *t, const fr_problem *p, fr_arena *arena, fr_err *err)
+{
+    int n = (int)p->m->hp.n_layer;
+    *t = (plan_tables){.p = p, .n_layer = n, .n_devices = 1 + p->hw->n_gpus, .output_item = -1};
+    plan_goal_init(&t->goal, p->m, p->hw, p->o);
+    t->layers = FR_ARENA_NEW(plan_layer_work, arena, (size_t)n, err);
+    t->dense = FR_ARENA_NEW(int, arena, (size_t)n, err);
+    t->experts = fr_arena_alloc(arena, (size_t)n, sizeof *t->experts, err);
+    t->expert_bytes = FR_ARENA_NEW(double, arena, (size_t)n, err);
+    if (!t->layers || !t->dense || !t->experts || !t->expert_bytes)
+        return FR_ENOMEM;
+    for (int il = 0; il < n; il++) {
+        t->layers[il] = plan_layer_work_of(p->m, il);
+        t->dense[il] = t->experts[il][0] = t->experts[il][1] = -1;
+    }
+    t->output = plan_output_work(p->m);
+    for (int i = 0; i < p->n_items; i++)
+        index_item(t, i);
+    return FR_OK;
+}
+
+int plan_gpu_order(const fr_problem *p, int order[FR_MAX_GPUS])
+{
+    int n = p->o->n_gpus > 0 ? p->o->n_gpus : p->hw->n_gpus;
+    for (int i = 0; i < n; i++)
+        order[i] = 1 + (p->o->n_gpus > 0 ? p->o->gpus[i] : i);
+    return n;
+}
+
+/* ---- state ------------------------------------------------------------------------------------
+ */
+
+fr_status plan_state_init(plan_state *s, const plan_tables *t, fr_arena *arena, fr_err *err)
+{
+    size_t n = (size_t)t->p->n_items;
+    *s = (plan_state){.t = t};
+    s->units = fr_arena_alloc(arena, n, sizeof *s->units, err);
+    s->device = FR_ARENA_NEW(int, arena, n, err);
+    s->layers = FR_ARENA_NEW(double, arena, (size_t)t->n_layer + 1, err);
+    if (!s->units || !s->device || !s->layers)
+        return FR_ENOMEM;
+    plan_state_reset(s);
+    return FR_OK;
+}
+
+void plan_state_copy(plan_state *to, const plan_state *from)
+{
+    const plan_tables *t = from->t;
+    memcpy(to->units, from->units, (size_t)t->p->n_items * sizeof *to->units);
+    memcpy(to->used, from->used, sizeof to->used);
+    memcpy(to->device, from->device, (size_t)t->p->n_items * sizeof *to->device);
+    memcpy(to->layers, from->layers, ((size_t)t->n_layer + 1) * sizeof *to->layers);
+    to->seconds = from->seconds;
+}
+
+static int first_device(const plan_tables *t, const fr_item *it)
+{
+    if (it->fixed_device >= 0)
+        return it->fixed_device;
+    for (int d = 0; d < t->n_devices; d++)
+        if (it->allowed >> d & 1)
+            return d;
+    return FR_PLAN_CPU;
+}
+
+static int device_of(const plan_state *s, int item)
+{
+    return item >= 0 ? s->device[item] : FR_PLAN_CPU;
+}
+
+static int layer_device(const plan_state *s, int il)
+{
+    return device_of(s, s->t->dense[il]);
+}
+
+static void layer_share(const plan_state *s, int il, double share[FR_PLAN_MAX_DEVICES])
+{
+    const plan_tables *t = s->t;
+    memset(share, 0, FR_PLAN_MAX_DEVICES * sizeof *share);
+    if (t->expert_bytes[il] <= 0)
+        return;
+    for (int k = 0; k < 2 && t->experts[il][k] >= 0; k++) {
+        int i = t->experts[il][k];
+        const fr_item *it = &t->p->items[i];
+        double unit = (double)it->bytes / (double)it->n_units;
+        for (int d = 0; d < t->n_devices; d++)
+            share[d] +=
+                ((double)it->fixed_bytes[d] + unit * (double)s->units[i][d]) / t->expert_bytes[il];
+    }
+}
+
+static double layer_seconds(const plan_state *s, int il)
+{
+    const plan_tables *t = s->t;
+    double share[FR_PLAN_MAX_DEVICES], sum = 0;
+    int d = layer_device(s, il);
+    layer_share(s, il, share);
+    for (int k = 0; k < 2; k++) {
+        const plan_step *st = &t->goal.steps[k];
+        double v = plan_layer_seconds(st, &t->layers[il], d, share, NULL);
+        if (il > 0)
+            v += plan_hop_seconds(st, st->n_tokens, layer_device(s, il - 1), d, NULL);
+        sum += t->goal.weights[k] * v;
+    }
+    return sum;
+}
+
+static double output_seconds(const plan_state *s)
+{
+    const plan_tables *t = s->t;
+    int d = device_of(s, t->output_item);
+    int from = t->n_layer > 0 ? layer_device(s, t->n_layer - 1) : d;
+    double sum = 0;
+    for (int k = 0; k < 2; k++) {
+        const plan_step *st = &t->goal.steps[k];
+        sum += t->goal.weights[k] * (plan_hop_seconds(st, st->n_outputs, from, d, NULL) +
+                                     plan_output_seconds(st, &t->output, d, NULL));
+    }
+    return sum;
+}
+
+void plan_state_reset(plan_state *s)
+{
+    const plan_tables *t = s->t;
+    memset(s->used, 0, sizeof s->used);
+    for (int i = 0; i < t->p->n_items; i++) {
+        const fr_item *it = &t->p->items[i];
+        int to = first_device(t, it);
+        memset(s->units[i], 0, sizeof s->units[i]);
+        s->units[i][to] = it->n_units;
+        s->device[i] = to;
+        s->used[to] += it->bytes;
+        for (int d = 0; d < t->n_devices; d++)
+            s->used[d] += it->fixed_bytes[d];
+    }
+    for (int il = 0; il < t->n_layer; il++)
+        s->layers[il] = layer_seconds(s, il);
+    s->layers[t->n_layer] = output_seconds(s);
+    plan_state_objective(s);
+}
+
+double plan_state_objective(plan_state *s)
+{
+    s->seconds = 0;
+    for (int il = 0; il <= s->t->n_layer; il++)
+        s->seconds += s->layers[il];
+    return s->seconds;
+}
+
+uint64_t plan_state_excess(const plan_state *s)
+{
+    uint64_t sum = 0;
+    for (int d = 0; d < s->t->n_devices; d++)
+        if (s->used[d] > s->t->p->room[d])
+            sum += s->used[d] - s->t->p->room[d];
+    return sum;
+}
+
+bool plan_state_may_move(const plan_state *s, int item, int from, int to, int64_t n)
+{
+    const fr_item *it = &s->t->p->items[item];
+    return it->fixed_device < 0 && from != to && n > 0 && s->units[item][from] >= n &&
+           (it->allowed >> to & 1);
+}
+
+static double update(double *place, double value)
+{
+    double change = value - *place;
+    *place = value;
+    return change;
+}
+
+double plan_state_move(plan_state *s, int item, int from, int to, int64_t n)
+{
+    const plan_tables *t = s->t;
+    const fr_item *it = &t->p->items[item];
+    int64_t *u = s->units[item];
+    s->used[from] -= plan_item_bytes(it, u[from]) - plan_item_bytes(it, u[from] - n);
+    s->used[to] += plan_item_bytes(it, u[to] + n) - plan_item_bytes(it, u[to]);
+    u[from] -= n;
+    u[to] += n;
+    double change = 0;
+    if (it->kind == FR_ITEM_EXPERTS)
+        return update(&s->layers[it->layer], layer_seconds(s, it->layer));
+    s->device[item] = to;
+    if (item == t->output_item)
+        change += update(&s->layers[t->n_layer], output_seconds(s));
+    if (it->kind != FR_ITEM_DENSE)
+        return change;
+    change += update(&s->layers[it->layer], layer_seconds(s, it->layer));
+    if (it->layer + 1 < t->n_layer)
+        return change + update(&s->layers[it->layer + 1], layer_seconds(s, it->layer + 1));
+    return change + update(&s->layers[t->n_layer], output_seconds(s));
+}
+
+int64_t plan_state_fit(const plan_state *s, int item, int from, int to)
+{
+    const fr_item *it = &s->t->p->items[item];
+    uint64_t room = s->t->p->room[to], used = s->used[to];
+    int64_t have = s->units[item][to], low = 0, high = s->units[item][from];
+    if (used > room)
+        return 0;
+    while (low < high) { /* the most that fits, by halving */
+        int64_t mid = low + (high - low + 1) / 2;
+        uint64_t more = plan_item_bytes(it, have + mid) - plan_item_bytes(it, have);
+        if (more <= room - used)
+            low = mid;
+        else
+            high = mid - 1;
+    }
+    return low;
+}
+
+bool plan_state_first_fit(plan_state *s, int item, const int *order, int n)
+{
+    int64_t units = s->t->p->items[item].n_units;
+    int from = s->device[item];
+    for (int k = 0; k < n; k++) {
+        int to = order[k];
+        if (to == from && s->units[item][from] == units)
+            return true;
+        if (plan_state_may_move(s, item, from, to, units) &&
+            plan_state_fit(s, item, from, to) == units) {
+            plan_state_move(s, item, from, to, units);
+            s->device[item] = to;
+            return true;
+        }
+    }
+    return false;
+}

@@ -1,0 +1,65 @@
+/* Inside the solver: a placement under change, with its objective kept up to date. */
+#ifndef FR_PLANNER_SOLVER_STATE_H
+#define FR_PLANNER_SOLVER_STATE_H
+
+#include "planner/cost_layers.h"
+#include "planner/solver.h"
+
+enum { PLAN_LAYER_ITEMS = 3 };
+
+/* What does not change: tables of a problem. */
+typedef struct {
+    const fr_problem *p;
+    plan_goal goal; /* points into itself: a plan_tables must not move */
+    int n_layer, n_devices;
+    plan_layer_work *layers; /* [n_layer] */
+    plan_work output;
+    int *dense;           /* [n_layer]: item, or -1 */
+    int (*experts)[2];    /* [n_layer]: items, or -1 */
+    int output_item;      /* the output, or the embedding when that is the output too */
+    double *expert_bytes; /* [n_layer]: of all experts in the layer's items */
+} plan_tables;
+
+fr_status plan_tables_init(plan_tables *t, const fr_problem *p, fr_arena *arena, fr_err *err);
+
+typedef struct {
+    const plan_tables *t;
+    int64_t (*units)[FR_PLAN_MAX_DEVICES];
+    uint64_t used[FR_PLAN_MAX_DEVICES];
+    int *device;    /* [n_items]: of a part that is not cut: where it is */
+    double *layers; /* [n_layer + 1]: seconds of the objective; the last is the output */
+    double seconds; /* their sum when last added up */
+} plan_state;
+
+/* All free items in RAM, or the first device they may go to; budgets are not looked at. */
+fr_status plan_state_init(plan_state *s, const plan_tables *t, fr_arena *arena, fr_err *err);
+void plan_state_reset(plan_state *s);
+void plan_state_copy(plan_state *to, const plan_state *from);
+
+/* Bytes beyond the budgets, all devices. */
+uint64_t plan_state_excess(const plan_state *s);
+
+/* Adds up anew; what plan_objective says of the placement. */
+double plan_state_objective(plan_state *s);
+
+/* Whether n units of an item may move, budgets aside. */
+bool plan_state_may_move(const plan_state *s, int item, int from, int to, int64_t n);
+
+/* Moves n units and brings `layers` up to date; returns by how much the objective changes. Moving
+ * back restores everything exactly. */
+double plan_state_move(plan_state *s, int item, int from, int to, int64_t n);
+
+/* Most units of an item that can move without exceeding the budget of `to`. */
+int64_t plan_state_fit(const plan_state *s, int item, int from, int to);
+
+/* The baselines and the starts: whole items to the first of n devices in `order` that have room
+ * for them; false (nothing moved) when none has. */
+bool plan_state_first_fit(plan_state *s, int item, const int *order, int n);
+
+/* Fills a state as a baseline does. */
+void plan_state_baseline(plan_state *s, plan_baseline which);
+
+/* GPUs in the order of -dev; returns their number. */
+int plan_gpu_order(const fr_problem *p, int order[FR_MAX_GPUS]);
+
+#endif
