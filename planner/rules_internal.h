@@ -39,11 +39,14 @@ fr_status plan_target_print(const fr_target *t, fr_buf *out, fr_err *err);
  */
 bool plan_target_parse(fr_str text, fr_target *out);
 
-/* "blk.12.ffn_up.weight" -> 12 and "ffn_up.weight"; false for names outside layers. */
-bool plan_name_layer(fr_str name, int64_t *layer, fr_str *rest);
+/* What helps to explain rules that match nothing: an index of the names, made on first use. */
+typedef struct plan_explainer plan_explainer;
+fr_status plan_explainer_new(const fr_rules *r, const fr_rules_check_args *args,
+                             plan_explainer **out, fr_err *err);
+void plan_explainer_free(plan_explainer *x);
 
-/* Appends why a rule that matches no name does not, and what would. */
-fr_status plan_explain_no_match(const fr_rules *r, const fr_rules_check_args *args,
-                                const fr_rule *rule, fr_buf *out, fr_err *err);
+/* Appends why a rule that matches no name does not, and what would: the layers that have what it
+ * names, the smallest change, the nearest names. */
+fr_status plan_explain_no_match(plan_explainer *x, const fr_rule *rule, fr_buf *out, fr_err *err);
 
 #endif
