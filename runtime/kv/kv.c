@@ -16,10 +16,10 @@ static fr_status make_rows(fr_type type, int64_t width, int64_t per_pos, fr_kv_r
 fr_status fr_kv_layout_make(const fr_model *m, fr_type type_k, fr_type type_v, int64_t window,
                             fr_kv_layout *out, fr_err *err)
 {
-    if (window < 0 || window % FR_KV_WINDOW_STEP != 0)
+    if (window < 0 || window > FR_KV_WINDOW_MAX || window % FR_KV_WINDOW_STEP != 0)
         return fr_fail(err, FR_ERANGE,
-                       "KV cache window: found %lld positions, expected a multiple of %d",
-                       (long long)window, FR_KV_WINDOW_STEP);
+                       "KV cache window: found %lld positions, expected a multiple of %d up to %d",
+                       (long long)window, FR_KV_WINDOW_STEP, FR_KV_WINDOW_MAX);
     const fr_hparams *hp = &m->hp;
     *out = (fr_kv_layout){.n_layer = hp->n_layer};
     bool exact = type_k == FR_TYPE_F32 && (m->mla != FR_MLA_PLAIN || type_v == FR_TYPE_F32);
@@ -45,14 +45,20 @@ static size_t aligned(size_t bytes)
     return (bytes + FR_MEM_ALIGN - 1) / FR_MEM_ALIGN * FR_MEM_ALIGN;
 }
 
-static size_t k_bytes(const fr_kv_layout *l, int64_t n_ctx)
+/* More than this no machine has; two of it still are a size_t. */
+static const size_t TOO_MUCH = SIZE_MAX / 4 / FR_MEM_ALIGN * FR_MEM_ALIGN;
+
+static size_t rows_bytes(const fr_kv_rows *r, int64_t n_ctx)
 {
-    return aligned(rows_pos_bytes(&l->k) * (size_t)n_ctx);
+    size_t bytes;
+    if (__builtin_mul_overflow(rows_pos_bytes(r), (size_t)n_ctx, &bytes) || bytes > TOO_MUCH)
+        return TOO_MUCH;
+    return aligned(bytes);
 }
 
 size_t fr_kv_layer_bytes(const fr_kv_layout *l, int64_t n_ctx)
 {
-    return k_bytes(l, n_ctx) + aligned(rows_pos_bytes(&l->v) * (size_t)n_ctx);
+    return rows_bytes(&l->k, n_ctx) + rows_bytes(&l->v, n_ctx);
 }
 
 static size_t recent_floats(const fr_kv_layout *l, const fr_kv_rows *r)
@@ -78,7 +84,10 @@ fr_status fr_kv_open(const fr_kv_layout *l, int64_t n_ctx, fr_kv **out, fr_err *
     kv->recent = fr_mem_array(FR_MEM_KV, (size_t)l->n_layer, fr_kv_recent_bytes(l), err);
     if (!kv->data || !kv->recent) {
         char need[32];
-        fr_format_bytes(kv->layer_bytes * (uint64_t)l->n_layer, need);
+        uint64_t bytes;
+        if (__builtin_mul_overflow(kv->layer_bytes, (uint64_t)l->n_layer, &bytes))
+            bytes = UINT64_MAX;
+        fr_format_bytes(bytes, need);
         fr_kv_close(kv);
         return fr_fail(
             err, FR_ENOMEM,
@@ -106,7 +115,7 @@ uint8_t *fr_kv_k(const fr_kv *kv, int layer)
 
 uint8_t *fr_kv_v(const fr_kv *kv, int layer)
 {
-    return fr_kv_k(kv, layer) + k_bytes(&kv->layout, kv->n_ctx);
+    return fr_kv_k(kv, layer) + rows_bytes(&kv->layout.k, kv->n_ctx);
 }
 
 void fr_kv_appended(fr_kv *kv, int64_t pos0, int64_t n)

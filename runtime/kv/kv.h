@@ -27,9 +27,10 @@ typedef struct {
 } fr_kv_rows;
 
 enum {
-    FR_KV_WINDOW = 256,
-    FR_KV_WINDOW_STEP = 32
-}; /* the default, and what it must be a multiple of */
+    FR_KV_WINDOW = 256,         /* the default */
+    FR_KV_WINDOW_STEP = 32,     /* what it must be a multiple of */
+    FR_KV_WINDOW_MAX = 1 << 20, /* and the most */
+};
 
 typedef struct {
     int64_t n_layer;
@@ -38,12 +39,13 @@ typedef struct {
 } fr_kv_layout;
 
 /* The layout for a model; type_v counts for the plain cache only. FR_EUNSUPPORTED for a type that
- * cannot be written row by row, FR_ERANGE for a window below 0 or off the step. */
+ * cannot be written row by row, FR_ERANGE for a window below 0, off the step or above the most. */
 fr_status fr_kv_layout_make(const fr_model *m, fr_type type_k, fr_type type_v, int64_t window,
                             fr_kv_layout *out, fr_err *err);
 
-size_t fr_kv_pos_bytes(const fr_kv_layout *l);                  /* of one position, all layers */
-size_t fr_kv_layer_bytes(const fr_kv_layout *l, int64_t n_ctx); /* of one layer, 64-byte aligned */
+size_t fr_kv_pos_bytes(const fr_kv_layout *l); /* of one position, all layers */
+/* Of one layer, 64-byte aligned; what is too much to count is more than can be allocated. */
+size_t fr_kv_layer_bytes(const fr_kv_layout *l, int64_t n_ctx);
 size_t fr_kv_recent_bytes(const fr_kv_layout *l); /* of one layer's ring of exact rows */
 
 typedef struct {
