@@ -58,6 +58,9 @@ static fr_status get_float(const reader *r, const char *suffix, double lo, doubl
     return FR_OK;
 }
 
+/* Far beyond any model, and few enough for what grows with their square (fr_graph_place). */
+enum { MAX_LAYERS = 1024 };
+
 static const int64_t DIM_MAX = 1 << 24;
 
 static fr_status read_attention(const reader *r, fr_hparams *hp)
@@ -182,7 +185,7 @@ fr_status fr_hparams_read(const fr_gguf *g, const char *arch, fr_hparams *hp, fr
     reader rd = {g, arch, err}, *r = &rd;
     int64_t n_block;
     *hp = (fr_hparams){0};
-    FR_TRY(get_int(r, "block_count", 1, 4096, -1, &n_block));
+    FR_TRY(get_int(r, "block_count", 1, MAX_LAYERS, -1, &n_block));
     FR_TRY(get_int(r, "nextn_predict_layers", 0, n_block - 1, 0, &hp->n_nextn));
     hp->n_layer = n_block - hp->n_nextn;
     FR_TRY(get_int(r, "context_length", 1, INT32_MAX, -1, &hp->n_ctx_train));
