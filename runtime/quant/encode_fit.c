@@ -37,16 +37,29 @@ void enc_load(enc_block *b, const float *x, const float *importance, int64_t at,
         b->w[i] = unit > 0 ? fminf(fmaxf(importance[at + i] * unit, 1e-5f), 1e9f) : 1;
 }
 
+float enc_root_mean_square(const float *x, const float *w, int n)
+{
+    float xx = 0, sw = 0;
+    for (int i = 0; i < n; i++) {
+        xx += w[i] * x[i] * x[i];
+        sw += w[i];
+    }
+    return sqrtf(xx / sw);
+}
+
 /* ---- scales --------------------------------------------------------------------------------- */
 
 enc_f16 enc_round_f16(float d, int exp)
 {
-    float real = fminf(fmaxf(ldexpf(d, exp), -65504), 65504);
-    if (d != 0 && fabsf(real) < 0x1p-24f)
-        real = copysignf(0x1p-24f, d);
-    enc_f16 r = {.bits = fr_f32_to_f16(real)};
+    enc_f16 r = {.bits = fr_f32_to_f16(fminf(fmaxf(ldexpf(d, exp), -65504), 65504))};
     r.value = ldexpf(fr_f16_to_f32(r.bits), -exp);
     return r;
+}
+
+enc_f16 enc_round_scale(float d, int exp)
+{
+    float least = ldexpf(1, -24 - exp);
+    return enc_round_f16(d != 0 && fabsf(d) < least ? copysignf(least, d) : d, exp);
 }
 
 /* ---- levels --------------------------------------------------------------------------------- */
@@ -120,10 +133,9 @@ static void nearest(const enc_levels *lv, const float *x, float inv, float *c)
         nearest_of_table(lv, x, inv, c);
 }
 
-/* A scale too small to divide by rounds everything as 0 does. */
 static float inverse(float s)
 {
-    return fabsf(s) > 1e-30f ? 1 / s : 0;
+    return fabsf(s) > ENC_TINY ? 1 / s : 0;
 }
 
 enc_sums enc_try(const enc_levels *lv, const float *x, const float *w, int n, float s)

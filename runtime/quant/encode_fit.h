@@ -15,6 +15,9 @@
 
 enum { ENC_BLOCK = 256, ENC_LEVELS_MAX = 64, ENC_LANES = 16 };
 
+/* Scales up to this are 0: there is nothing to divide. */
+#define ENC_TINY 1e-36f
+
 /* ---- input ---------------------------------------------------------------------------------- */
 
 /* Up to 256 weights of a row: x is the input times 2^-exp, w > 0. */
@@ -35,6 +38,8 @@ int enc_exponent(const float *x, int64_t n);
 void enc_load(enc_block *b, const float *x, const float *importance, int64_t at, int n, float unit,
               int exp);
 
+float enc_root_mean_square(const float *x, const float *w, int n);
+
 /* ---- scales --------------------------------------------------------------------------------- */
 
 /* A scale as the file has it (f16), and what it is worth in a block's units. */
@@ -43,8 +48,12 @@ typedef struct {
     float value;
 } enc_f16;
 
-/* d * 2^exp rounded to f16: at most 65504, and not 0 unless d is 0. */
+/* d * 2^exp rounded to f16, at most 65504. */
 enc_f16 enc_round_f16(float d, int exp);
+
+/* The same for a scale that small integers follow: not 0 unless d is 0, as they can be small then.
+ */
+enc_f16 enc_round_scale(float d, int exp);
 
 /* ---- levels --------------------------------------------------------------------------------- */
 

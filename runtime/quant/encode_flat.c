@@ -14,19 +14,21 @@
 
 enum { N = 32 };
 
-/* The scale of a block, rounded as the file wants it, and the codes. */
+/* The scale of a block, rounded as the file wants it, and the codes. Blocks that are better off as
+ * zeros (their scale is less than the least of f16) become zeros. */
 static enc_f16 fit(const enc_levels *lv, const enc_block *b, enc_sweep sweep, uint8_t *q)
 {
-    enc_sums at;
-    enc_f16 d = enc_round_f16(enc_best_scale(lv, b->x, b->w, N, sweep, &at), b->exp);
-    at = enc_try(lv, b->x, b->w, N, d.value);
-    for (int round = 0; round < 4 && at.b > 0; round++) {
-        enc_f16 better = enc_round_f16(at.a / at.b, b->exp);
-        enc_sums t = enc_try(lv, b->x, b->w, N, better.value);
-        if (t.err >= at.err)
+    enc_sums at = enc_try(lv, b->x, b->w, N, 0), t;
+    enc_f16 d = {0, 0};
+    float better = enc_best_scale(lv, b->x, b->w, N, sweep, &t);
+    for (int round = 0; round < 5; round++) {
+        enc_f16 next = enc_round_scale(better, b->exp);
+        t = enc_try(lv, b->x, b->w, N, next.value);
+        if (!(t.err < at.err))
             break;
         at = t;
-        d = better;
+        d = next;
+        better = t.b > 0 ? t.a / t.b : 0;
     }
     enc_codes(lv, b->x, N, d.value, q);
     return d;
@@ -93,7 +95,7 @@ void quant_encode_q8_0(const float *x, int64_t cols, const float *importance, vo
         fr_q8_0_fields v;
         float d = magnitude(x + at, N) / 127;
         enc_f16 usual = enc_round_f16(d, 0);
-        if (unit > 0 || usual.value < 0x1p-14f || usual.value == 65504) {
+        if (unit > 0 || usual.value < 0x1p-14f || d > 65504) {
             enc_load(&b, x, importance, at, N, unit, enc_exponent(x + at, N));
             v.d[0] = fit(&lv, &b, sweep, v.q).bits;
             as_int8(v.q, N);

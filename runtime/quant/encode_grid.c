@@ -1,9 +1,8 @@
 /* Encoders of the codebook types with signs: iq2_xxs, iq2_xs, iq2_s, iq3_xxs, iq3_s.
  *
  * At a given scale every 8 weights get the nearest words of all (encode_lattice.h). Where only 7
- * signs are stored and the weights have an odd number of negative ones, the search includes the one
- * sign that is wrong. Scales are found as encode_super.h says; a sub-block's free scale by a sweep
- * and alternation. */
+ * signs are stored and the weights have an odd number of negative ones, the sign that costs least
+ * is given up first. Scales are found as encode_super.h says. */
 #include <math.h>
 #include <string.h>
 
@@ -102,51 +101,19 @@ static enc_sums round_sub(const void *ctx, int j, float s)
     return sum;
 }
 
-static float root_mean_square(const float *x, const float *w, int n)
-{
-    float xx = 0, sw = 0;
-    for (int i = 0; i < n; i++) {
-        xx += w[i] * x[i] * x[i];
-        sw += w[i];
-    }
-    return sqrtf(xx / sw);
-}
-
-static void free_scale(fitter *f, int j)
-{
-    const recipe *how = f->how;
-    int at = j * how->size;
-    float rms = root_mean_square(f->ax + at, f->b.w + at, how->size);
-    float base = rms / (how->unit * f->book->level[f->book->n_levels - 1]), gain = 0, s = 0;
-    for (float r = how->sweep.from; r <= how->sweep.to && base > 1e-30f; r += how->sweep.step) {
-        enc_sums t = round_sub(f, j, base * r);
-        if (t.a > 0 && t.a * t.a > gain * t.b) {
-            gain = t.a * t.a / t.b;
-            s = t.a / t.b;
-        }
-    }
-    enc_sums best = round_sub(f, j, s);
-    for (int round = 0; round < 3 && best.b > 0; round++) {
-        enc_sums t = round_sub(f, j, best.a / best.b);
-        if (!(t.err < best.err))
-            break;
-        s = best.a / best.b;
-        best = t;
-    }
-    f->super.s[j] = s;
-    f->super.b[j] = best.b;
-}
-
 static enc_f16 fit_block(fitter *f)
 {
     int size = f->how->size, per_8 = 8 / f->book->lanes;
+    float top = f->how->unit * f->book->level[f->book->n_levels - 1];
     for (int i = 0; i < ENC_BLOCK; i++) {
         f->ax[i] = fabsf(f->b.x[i]);
         f->negative[i / 8] = (uint8_t)(f->negative[i / 8] >> 1 | (f->b.x[i] < 0) << 7);
     }
     f->super.exp = f->b.exp;
-    for (int j = 0; j < f->super.n; j++)
-        free_scale(f, j);
+    for (int j = 0; j < f->super.n; j++) {
+        float rms = enc_root_mean_square(f->ax + j * size, f->b.w + j * size, size);
+        enc_free_scale(&f->super, j, rms / top, f->how->sweep);
+    }
     enc_f16 d = enc_fit_super(&f->super, f->m);
     for (int t = 0; t < ENC_BLOCK / 8; t++) {
         eight r = round_8(f, 8 * t, d.value * f->m[8 * t / size]);
@@ -160,7 +127,8 @@ static void set_up(fitter *f, const recipe *how)
 {
     f->how = how;
     f->book = enc_lattice_get(how->book);
-    f->super = (enc_super){.m = how->m, .n = ENC_BLOCK / how->size, .round = round_sub, .ctx = f};
+    f->super = (enc_super){
+        .m = how->m, .n = ENC_BLOCK / how->size, .round = round_sub, .ctx = f, .patience = 1};
 }
 
 /* signs_field is s7 (the eighth sign follows) or s8; m0 is the multiplier of sc = 0. */

@@ -2,7 +2,7 @@
  * d * (2 sc + 1). iq1_s moves 32 weights together, iq1_m each 8; scales cover 32 and 16.
  *
  * At a given scale both moves are tried with the nearest word of all (encode_lattice.h). Scales are
- * found as encode_super.h says; a sub-block's free scale by a sweep and alternation. */
+ * found as encode_super.h says. */
 #include <math.h>
 #include <string.h>
 
@@ -82,45 +82,14 @@ static enc_sums round_sub(const void *ctx, int j, float s)
     return sum;
 }
 
-static float root_mean_square(const float *x, const float *w, int n)
-{
-    float xx = 0, sw = 0;
-    for (int i = 0; i < n; i++) {
-        xx += w[i] * x[i] * x[i];
-        sw += w[i];
-    }
-    return sqrtf(xx / sw);
-}
-
-static void free_scale(fitter *f, int j)
-{
-    int at = j * f->how.size;
-    float rms = root_mean_square(f->b.x + at, f->b.w + at, f->how.size), gain = 0, s = 0;
-    for (float r = f->how.sweep.from; r <= f->how.sweep.to && rms > 1e-30f;
-         r += f->how.sweep.step) {
-        enc_sums t = round_sub(f, j, rms * r);
-        if (t.a > 0 && t.a * t.a > gain * t.b) {
-            gain = t.a * t.a / t.b;
-            s = t.a / t.b;
-        }
-    }
-    enc_sums best = round_sub(f, j, s);
-    for (int round = 0; round < 2 && best.b > 0; round++) {
-        enc_sums t = round_sub(f, j, best.a / best.b);
-        if (!(t.err < best.err))
-            break;
-        s = best.a / best.b;
-        best = t;
-    }
-    f->super.s[j] = s;
-    f->super.b[j] = best.b;
-}
-
 static enc_f16 fit_block(fitter *f)
 {
     f->super.exp = f->b.exp;
-    for (int j = 0; j < f->super.n; j++)
-        free_scale(f, j);
+    for (int j = 0; j < f->super.n; j++) {
+        int at = j * f->how.size;
+        float rms = enc_root_mean_square(f->b.x + at, f->b.w + at, f->how.size);
+        enc_free_scale(&f->super, j, rms, f->how.sweep);
+    }
     enc_f16 d = enc_fit_super(&f->super, f->m);
     for (int at = 0; at < ENC_BLOCK; at += f->how.moved)
         round_moved(f, at, d.value * f->m[at / f->how.size], f->g + at / 8, f->down + at / 8);
@@ -131,8 +100,8 @@ static void set_up(fitter *f, recipe how)
 {
     f->how = how;
     f->book = enc_lattice_get(ENC_IQ1);
-    f->super =
-        (enc_super){.m = {1, 15, 2}, .n = ENC_BLOCK / how.size, .round = round_sub, .ctx = f};
+    f->super = (enc_super){
+        .m = {1, 15, 2}, .n = ENC_BLOCK / how.size, .round = round_sub, .ctx = f, .patience = 1};
 }
 
 #define DEFINE_ENCODER(ID, T, ...)                                                                 \

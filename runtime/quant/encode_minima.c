@@ -47,7 +47,7 @@ static piece piece_of(const enc_block *b, int at, int n, int top)
 
 static float inverse(float s)
 {
-    return s > 1e-30f ? 1 / s : 0;
+    return s > ENC_TINY ? 1 / s : 0;
 }
 
 static float code_of(float x, float inv, float o, float top)
@@ -263,8 +263,8 @@ static line_sums place_sub(const fitter *f, int j, placing *p)
 static void place(const fitter *f, float d, float m, placing *p)
 {
     double dd = 0, dm = 0, mm = 0, xd = 0, xm = 0;
-    p->d = enc_round_f16(d, f->b.exp);
-    p->m = enc_round_f16(m, f->b.exp);
+    p->d = enc_round_scale(d, f->b.exp);
+    p->m = enc_round_scale(m, f->b.exp);
     p->err = 0;
     for (int j = 0; j < f->n; j++) {
         line_sums t = place_sub(f, j, p);

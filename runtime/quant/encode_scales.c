@@ -1,5 +1,6 @@
 /* Encoders of the types of 256 weights with a signed scale per sub-block and no minima: uniform
- * levels (q3_K, q6_K) and value tables (iq4_xs, iq2_k .. iq6_k). */
+ * levels (q3_K, q6_K) and value tables (iq4_xs, iq2_k .. iq6_k; iq4_ks and iq5_ks with one d per
+ * row). The method is encode_super.h's; where a bit per sub-block picks a table, both are tried. */
 #include <math.h>
 #include <string.h>
 
@@ -16,6 +17,7 @@ typedef struct {
     bool poly6;           /* else the polynomial of iq6_k */
     int n_tables;         /* 2: a bit per sub-block picks the first or second n_levels values */
     enc_multipliers m;
+    int patience;
     enc_sweep sweep;
 } recipe;
 
@@ -56,7 +58,8 @@ static void set_up(fitter *f, const recipe *r)
     f->size = r->size;
     f->n_tables = r->n_tables;
     f->sweep = r->sweep;
-    f->super = (enc_super){.m = r->m, .n = ENC_BLOCK / r->size, .round = round_sub, .ctx = f};
+    f->super = (enc_super){
+        .m = r->m, .n = ENC_BLOCK / r->size, .round = round_sub, .ctx = f, .patience = r->patience};
     for (int t = 0; t < r->n_tables; t++) {
         if (r->poly6)
             poly6_levels(&f->lv[t], t);
@@ -131,26 +134,28 @@ static enc_f16 fit_block(fitter *f)
         __VA_ARGS__                                                                                \
     }
 
-DEFINE_ENCODER(Q3_K, q3_K, LIST(16, 8, -4, NULL, false, 1, {-32, 31, 1}, {0.6f, 1.2f, 0.05f}),
+DEFINE_ENCODER(Q3_K, q3_K, LIST(16, 8, -4, NULL, false, 1, {-32, 31, 1}, 1, {0.6f, 1.2f, 0.05f}),
                v.sc[j] = (uint8_t)(m + 32))
-DEFINE_ENCODER(Q6_K, q6_K, LIST(16, 64, -32, NULL, false, 1, {-128, 127, 1}, {0.92f, 1.04f, 0.01f}),
+DEFINE_ENCODER(Q6_K, q6_K,
+               LIST(16, 64, -32, NULL, false, 1, {-128, 127, 1}, 2, {0.92f, 1.04f, 0.01f}),
                v.sc[j] = (uint8_t)m)
 DEFINE_ENCODER(IQ4_XS, iq4_xs,
-               LIST(32, 16, 0, fr_iq4k_values, false, 1, {-32, 31, 1}, {0.85f, 1.1f, 0.025f}),
+               LIST(32, 16, 0, fr_iq4k_values, false, 1, {-32, 31, 1}, 1, {0.85f, 1.1f, 0.025f}),
                v.sc[j] = (uint8_t)(m + 32))
 DEFINE_ENCODER(IQ2_K, iq2_k,
-               LIST(16, 4, 0, fr_iq2nl_values, false, 2, {-8, 7, 1}, {0.5f, 1.25f, 0.05f}),
+               LIST(16, 4, 0, fr_iq2nl_values, false, 2, {-8, 7, 1}, 2, {0.5f, 1.25f, 0.05f}),
                v.sc[j] = (uint8_t)(m + 8), v.x[j] = f.x[j])
 DEFINE_ENCODER(IQ3_K, iq3_k,
-               LIST(16, 8, 0, fr_iq3nl_values, false, 2, {-31, 31, 2}, {0.6f, 1.2f, 0.05f}),
+               LIST(16, 8, 0, fr_iq3nl_values, false, 2, {-31, 31, 2}, 1, {0.6f, 1.2f, 0.05f}),
                v.sc[j] = (uint8_t)((m < 0 ? -m : m) / 2), v.sg[j] = m < 0, v.x[j] = f.x[j])
 DEFINE_ENCODER(IQ4_K, iq4_k,
-               LIST(16, 16, 0, fr_iq4k_values, false, 2, {-32, 31, 1}, {0.85f, 1.1f, 0.025f}),
+               LIST(16, 16, 0, fr_iq4k_values, false, 2, {-32, 31, 1}, 2, {0.85f, 1.1f, 0.025f}),
                v.sc[j] = (uint8_t)(m + 32), v.x[j] = f.x[j])
 DEFINE_ENCODER(IQ5_K, iq5_k,
-               LIST(16, 32, 0, fr_iq5nl_values, false, 2, {-32, 31, 1}, {0.92f, 1.06f, 0.02f}),
+               LIST(16, 32, 0, fr_iq5nl_values, false, 2, {-32, 31, 1}, 4, {0.92f, 1.06f, 0.02f}),
                v.sc[j] = (uint8_t)(m + 32), v.x[j] = f.x[j])
-DEFINE_ENCODER(IQ6_K, iq6_k, LIST(16, 64, 0, NULL, true, 2, {-128, 127, 1}, {0.96f, 1.02f, 0.01f}),
+DEFINE_ENCODER(IQ6_K, iq6_k,
+               LIST(16, 64, 0, NULL, true, 2, {-128, 127, 1}, 2, {0.96f, 1.02f, 0.01f}),
                v.sc[j] = (uint8_t)m, v.x[j] = f.x[j])
 
 /* ---- a scale per row ------------------------------------------------------------------------ */
@@ -287,7 +292,8 @@ static void fit_row_block(const row *r, int64_t i, fitter *f, float d)
     }
 
 DEFINE_ROW_ENCODER(IQ4_KS, iq4_ks,
-                   LIST(32, 16, 0, fr_iq4k_values, false, 2, {-127, 127, 2}, {0.85f, 1.1f, 0.025f}))
+                   LIST(32, 16, 0, fr_iq4k_values, false, 2, {-127, 127, 2}, 1,
+                        {0.85f, 1.1f, 0.025f}))
 DEFINE_ROW_ENCODER(IQ5_KS, iq5_ks,
-                   LIST(32, 32, 0, fr_iq5nl_values, false, 2, {-127, 127, 2},
+                   LIST(32, 32, 0, fr_iq5nl_values, false, 2, {-127, 127, 2}, 2,
                         {0.92f, 1.06f, 0.02f}))

@@ -8,9 +8,32 @@ float enc_nearest_multiplier(const enc_multipliers *m, float v)
     return fminf(fmaxf(v, m->lo), m->hi);
 }
 
-/* ---- a first d ------------------------------------------------------------------------------ */
+/* ---- free scales ---------------------------------------------------------------------------- */
 
-enum { TRIES = 3, ROUNDS = 3 };
+/* Codes are as good as the error that they leave at their best scale: w x x - a a / b. */
+static bool take_better(enc_sums t, float *gain, float *s, float *b)
+{
+    if (!(t.a > 0 && t.a * t.a > *gain * t.b))
+        return false;
+    *gain = t.a * t.a / t.b;
+    *s = t.a / t.b;
+    *b = t.b;
+    return true;
+}
+
+void enc_free_scale(enc_super *p, int j, float base, enc_sweep sweep)
+{
+    float gain = 0, s = 0, b = 0;
+    for (float r = sweep.from; r <= sweep.to && base > 1e-30f; r += sweep.step)
+        take_better(p->round(p->ctx, j, base * r), &gain, &s, &b);
+    for (int round = 0; round < 2 && s > 0; round++)
+        if (!take_better(p->round(p->ctx, j, s), &gain, &s, &b))
+            break;
+    p->s[j] = s;
+    p->b[j] = b;
+}
+
+/* ---- a first d ------------------------------------------------------------------------------ */
 
 float enc_rounding_cost(const enc_multipliers *m, const float *s, const float *b, int n, float d)
 {
@@ -29,55 +52,51 @@ float enc_sweep_d(const enc_multipliers *m, float most, int i)
     return end != 0 && (i < ENC_D_SWEEP / 2 || end < 0) ? most / (end * r) : 0;
 }
 
-/* The TRIES best of a sweep over d, best first: the largest free scale becomes 0.65 to 1.1 times
- * one of the extreme multipliers. 0 = none. */
-static void sweep(const enc_super *p, float *best)
+/* The best d of the sweep; 0 when all free scales are 0. */
+static float first_d(const enc_super *p)
 {
-    float most = 0, cost[TRIES];
+    float most = 0, least = INFINITY, best = 0;
     for (int j = 0; j < p->n; j++)
         most = fabsf(p->s[j]) > fabsf(most) ? p->s[j] : most;
-    for (int t = 0; t < TRIES; t++) {
-        cost[t] = INFINITY;
-        best[t] = 0;
-    }
     for (int i = 0; i < ENC_D_SWEEP && fabsf(most) > 1e-30f; i++) {
-        float d = enc_sweep_d(&p->m, most, i), c = INFINITY;
+        float d = enc_sweep_d(&p->m, most, i), cost = INFINITY;
         if (d != 0)
-            c = enc_rounding_cost(&p->m, p->s, p->b, p->n, d);
-        for (int t = 0; t < TRIES; t++) {
-            if (c < cost[t]) {
-                float swap_c = cost[t], swap_d = best[t];
-                cost[t] = c;
-                best[t] = d;
-                c = swap_c;
-                d = swap_d;
-            }
+            cost = enc_rounding_cost(&p->m, p->s, p->b, p->n, d);
+        if (cost < least) {
+            least = cost;
+            best = d;
         }
     }
+    return best;
 }
 
 /* ---- trying in earnest ---------------------------------------------------------------------- */
 
-/* Goes from multiplier m, whose sums are *at, to the side for as long as that helps. */
+/* The best multiplier from m, whose sums are *at, to one side; gives up after p->patience that are
+ * no better. */
 static float climb(const enc_super *p, int j, float m, float d, float step, enc_sums *at)
 {
-    for (float next = m + step; next >= p->m.lo && next <= p->m.hi; next += step) {
-        enc_sums t = p->round(p->ctx, j, d * next);
-        if (t.err >= at->err)
+    int worse = 0;
+    for (float next = m + step; worse < p->patience; next += step, worse++) {
+        if (next < p->m.lo || next > p->m.hi)
             break;
-        *at = t;
-        m = next;
+        enc_sums t = p->round(p->ctx, j, d * next);
+        if (t.err < at->err) {
+            *at = t;
+            m = next;
+            worse = -1;
+        }
     }
     return m;
 }
 
 float enc_fit_multiplier(const enc_super *p, int j, float s, float d, enc_sums *at)
 {
-    float ratio = fabsf(d) > 1e-30f ? s / d : 0, near = 0, m;
-    if (ratio != 0)
+    float ratio = fabsf(d) > ENC_TINY ? s / d : 0, near = 0, m;
+    if (fabsf(d) > ENC_TINY)
         near = enc_nearest_multiplier(&p->m, ratio);
     *at = p->round(p->ctx, j, d * near);
-    if (ratio == 0)
+    if (fabsf(d) <= ENC_TINY)
         return near;
     float step = ratio > near ? p->m.step : -p->m.step;
     m = climb(p, j, near, d, step, at);
@@ -90,47 +109,37 @@ typedef struct {
     float err, better; /* its error; the best d for its codes */
 } placing;
 
-/* Rounds all sub-blocks with d, each with the multiplier nearest to its free scale; `climbing`,
- * with the best one around that. */
-static void place(const enc_super *p, float d, bool climbing, placing *out)
+static void place(const enc_super *p, float d, placing *out)
 {
     float a = 0, b = 0;
-    out->d = enc_round_f16(d, p->exp);
+    out->d = enc_round_scale(d, p->exp);
     out->err = 0;
-    d = out->d.value;
     for (int j = 0; j < p->n; j++) {
         enc_sums at;
-        if (climbing) {
-            out->m[j] = enc_fit_multiplier(p, j, p->s[j], d, &at);
-        } else {
-            out->m[j] = fabsf(d) > 1e-30f ? enc_nearest_multiplier(&p->m, p->s[j] / d) : 0;
-            at = p->round(p->ctx, j, d * out->m[j]);
-        }
+        float m = enc_fit_multiplier(p, j, p->s[j], out->d.value, &at);
+        out->m[j] = m;
         out->err += at.err;
-        a += out->m[j] * at.a;
-        b += out->m[j] * out->m[j] * at.b;
+        a += m * at.a;
+        b += m * m * at.b;
     }
     out->better = b > 0 ? a / b : 0;
 }
 
+/* f16 bits below which a block may be better off as zeros: not all levels and multipliers have 0.
+ */
+enum { SMALL = 64 };
+
 enc_f16 enc_fit_super(const enc_super *p, float *multiplier)
 {
-    float first[TRIES];
-    placing best = {.err = INFINITY}, now;
-    sweep(p, first);
-    for (int t = 0; t < TRIES; t++) {
-        place(p, first[t], false, &now);
-        if (now.err < best.err)
-            best = now;
-    }
-    place(p, best.d.value, true, &best);
-    for (int round = 0; round < ROUNDS; round++) {
-        place(p, best.better, true, &now);
-        if (!(now.err < best.err))
-            break;
-        best = now;
+    placing first, second, third;
+    place(p, first_d(p), &first);
+    place(p, first.better, &second);
+    const placing *best = second.err < first.err ? &second : &first;
+    if ((best->d.bits & 0x7FFF) < SMALL) {
+        place(p, 0, &third);
+        best = third.err <= best->err ? &third : best;
     }
     for (int j = 0; j < p->n; j++)
-        multiplier[j] = best.m[j];
-    return best.d;
+        multiplier[j] = best->m[j];
+    return best->d;
 }
