@@ -12,13 +12,18 @@ static fr_status open_stops(cli *c, fr_err *err)
     if (!c->stops)
         return FR_ENOMEM;
     for (size_t i = 0; i < n; i++) {
+        const char *given = c->o->reverse_prompt.items[i].text;
         fr_buf text = {0};
-        fr_status st = tool_unescape(c->o->reverse_prompt.items[i].text, &text, err);
+        fr_status st =
+            c->o->escape ? tool_unescape(given, &text, err) : fr_buf_puts(&text, given, err);
         if (st != FR_OK) {
             fr_buf_free(&text);
             return st;
         }
-        c->stops[c->n_stops++] = text.p; /* now owned by stops; NULL when empty */
+        if (text.n > 0)
+            c->stops[c->n_stops++] = text.p; /* now owned by stops */
+        else
+            fr_buf_free(&text);
     }
     return FR_OK;
 }
@@ -76,7 +81,8 @@ static void print_speeds(const cli *c, fr_session_times before)
             rate(t.n_single_tokens, t.single_seconds));
 }
 
-static fr_status run(const fr_options *o, fr_err *err)
+/* *status: what to leave with after FR_OK. */
+static fr_status run(const fr_options *o, int *status, fr_err *err)
 {
     cli c = {.o = o, .colour = wants_colour(o)};
     fr_engine_config cfg;
@@ -98,6 +104,9 @@ static fr_status run(const fr_options *o, fr_err *err)
         print_speeds(&c, before);
     if (o->memory_report)
         tool_memory_report(c.engine);
+    if (fflush(stdout) != 0 || ferror(stdout))
+        FR_TRY_OUT(st, tool_fail_output(err));
+    *status = c.interrupted ? CLI_INTERRUPTED : 0;
 out:
     fr_session_close(c.session);
     fr_sampler_free(c.sampler);
@@ -113,7 +122,8 @@ int main(int argc, char **argv)
     int status;
     if (!tool_options(argc, argv, FR_TOOL_CLI, &o, &status))
         return status;
-    status = run(&o, &err) == FR_OK ? 0 : tool_fail(FR_TOOL_CLI, &err);
+    if (run(&o, &status, &err) != FR_OK)
+        status = tool_fail(FR_TOOL_CLI, &err);
     fr_opts_free(&o);
     return status;
 }

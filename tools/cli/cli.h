@@ -4,6 +4,9 @@
 
 #include "common/tool.h"
 
+/* Exit status after Ctrl-C, as shells have it. */
+enum { CLI_INTERRUPTED = 130 };
+
 typedef struct {
     const fr_options *o;
     fr_engine *engine;
@@ -11,7 +14,8 @@ typedef struct {
     fr_sampler *sampler;
     const char **stops; /* texts of --reverse-prompt, unescaped; owned */
     size_t n_stops;
-    bool colour; /* the terminal shows colours and the user wants them */
+    bool colour;      /* the terminal shows colours and the user wants them */
+    bool interrupted; /* Ctrl-C ended a text that nobody can take up again */
 } cli;
 
 /* Ctrl-C stops a running generation; otherwise, and a second time, it leaves. Between begin and end

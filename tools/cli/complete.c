@@ -44,6 +44,7 @@ static fr_status run_once(cli *c, const fr_buf *text, bool first, bool *leave, f
     bool interrupted = cli_generation_end();
     if (st == FR_ECANCELLED && interrupted)
         st = FR_OK;
+    c->interrupted = interrupted && !c->o->interactive;
     *leave = result.reason == FR_STOP_CONTEXT;
     if (*leave)
         fprintf(stderr, "\n(the context is full; use a larger -c)\n");

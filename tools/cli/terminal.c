@@ -19,15 +19,15 @@ static void on_interrupt(int sig)
     if (!s || atomic_fetch_add(&interrupts, 1) > 0) {
         static const char end[] = "\033[0m\n";
         if (isatty(STDOUT_FILENO) && write(STDOUT_FILENO, end, sizeof end - 1) < 0)
-            _exit(130);
-        _exit(130);
+            _exit(CLI_INTERRUPTED);
+        _exit(CLI_INTERRUPTED);
     }
     fr_session_cancel(s);
 }
 
 void cli_signals_init(void)
 {
-    struct sigaction sa = {.sa_handler = on_interrupt};
+    struct sigaction sa = {.sa_handler = on_interrupt, .sa_flags = SA_RESTART};
     sigemptyset(&sa.sa_mask);
     sigaction(SIGINT, &sa, NULL);
 }
@@ -61,9 +61,9 @@ typedef struct {
 static bool print_text(void *user, const char *text, size_t n)
 {
     printer *p = user;
-    fwrite(text, 1, n, stdout);
-    fflush(stdout);
-    if (p->text)
+    if (fwrite(text, 1, n, stdout) < n || fflush(stdout) != 0)
+        p->st = tool_fail_output(p->err);
+    else if (p->text)
         p->st = fr_buf_add(p->text, text, n, p->err);
     return p->st == FR_OK && !cli_interrupted();
 }

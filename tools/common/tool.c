@@ -1,5 +1,6 @@
 #include "common/tool.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +11,11 @@ int tool_fail(fr_tool tool, const fr_err *err)
 {
     fprintf(stderr, "%s: error: %s\n", fr_tool_name(tool), err->text);
     return TOOL_FAILED;
+}
+
+fr_status tool_fail_output(fr_err *err)
+{
+    return fr_fail(err, FR_EIO, "standard output: cannot be written: %s", strerror(errno));
 }
 
 bool tool_options(int argc, char **argv, fr_tool tool, fr_options *o, int *status)
@@ -26,8 +32,11 @@ bool tool_options(int argc, char **argv, fr_tool tool, fr_options *o, int *statu
     if (st != FR_OK)
         *status = tool_fail(tool, &err);
     else if (answered) {
-        fwrite(text.p, 1, text.n, stdout);
         *status = 0;
+        if (fwrite(text.p, 1, text.n, stdout) < text.n || fflush(stdout) != 0) {
+            tool_fail_output(&err);
+            *status = tool_fail(tool, &err);
+        }
     }
     fr_buf_free(&text);
     if (st == FR_OK && !answered)
@@ -78,7 +87,7 @@ fr_status tool_engine_config(const fr_options *o, fr_engine_config *cfg, fr_err 
     cfg->expand_bytes = (uint64_t)o->amb_bytes;
     cfg->mmap = o->mmap;
     cfg->check_tensors = o->check_tensors;
-    if (isatty(STDERR_FILENO)) {
+    if (isatty(STDERR_FILENO) && !o->log_disable) {
         cfg->progress = show_progress;
         cfg->progress_user = &progress_shown;
     }
@@ -162,7 +171,9 @@ static fr_status collect_biases(const fr_options *o, const fr_vocab *v, fr_logit
 
 fr_status tool_sampler(const fr_options *o, const fr_engine *e, fr_sampler **out, fr_err *err)
 {
-    fr_engine_info info = fr_engine_describe(e);
+    /* The output matrix may have rows beyond the vocabulary; they are never picked. */
+    int32_t n_vocab = fr_vocab_size(fr_engine_vocab(e));
+    int32_t n_ctx = (int32_t)fr_engine_describe(e).n_ctx;
     fr_sample_params p = fr_sample_defaults();
     fr_logit_bias *biases = NULL;
     fr_status st;
@@ -179,7 +190,7 @@ fr_status tool_sampler(const fr_options *o, const fr_engine *e, fr_sampler **out
     p.frequency_penalty = o->frequency_penalty;
     FR_TRY_OUT(st, collect_biases(o, fr_engine_vocab(e), &biases, &p.n_logit_bias, err));
     p.logit_bias = biases;
-    st = fr_sampler_open(&p, (int32_t)info.n_vocab, (int32_t)info.n_ctx, out, err);
+    st = fr_sampler_open(&p, n_vocab, n_ctx, out, err);
 out:
     fr_mem_free(biases);
     return st;

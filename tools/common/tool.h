@@ -11,6 +11,9 @@ enum { TOOL_FAILED = 1, TOOL_USAGE = 2 };
 /* "TOOL: error: text" on standard error; returns TOOL_FAILED. */
 int tool_fail(fr_tool tool, const fr_err *err);
 
+/* Standard output cannot be written: FR_EIO with the reason from errno. */
+fr_status tool_fail_output(fr_err *err);
+
 /* Parses the options. False when the tool shall leave at once with *status: a bad command line
  * (reported), or --help and its like (printed). */
 bool tool_options(int argc, char **argv, fr_tool tool, fr_options *o, int *status);
