@@ -20,11 +20,28 @@ static fr_status no_json(fr_err *err)
     return fr_fail(err, FR_ENOMEM, "conversation: memory for a message could not be had");
 }
 
+/* An answer that was cut may end within a character, and files hold anything: what is not UTF-8
+ * becomes U+FFFD. */
+static fr_status make_valid(const fr_buf *text, fr_buf *out, fr_err *err)
+{
+    for (size_t i = 0; i < text->n;) {
+        uint32_t cp;
+        size_t n = (size_t)fr_utf8_decode(text->p + i, text->n - i, &cp);
+        bool valid = cp != UINT32_MAX;
+        FR_TRY(fr_buf_add(out, valid ? text->p + i : "\xEF\xBF\xBD", valid ? n : 3, err));
+        i += n;
+    }
+    return FR_OK;
+}
+
 static fr_status add_message(conversation *v, const char *role, const fr_buf *text, fr_err *err)
 {
-    json_t *content = json_stringn(text->n ? text->p : "", text->n);
+    fr_buf valid = {0};
+    fr_status st = make_valid(text, &valid, err);
+    json_t *content = st == FR_OK ? json_stringn(valid.n ? valid.p : "", valid.n) : NULL;
+    fr_buf_free(&valid);
     if (!content)
-        return fr_fail(err, FR_EINVAL, "message: found bytes that are not UTF-8, expected text");
+        return st == FR_OK ? no_json(err) : st;
     json_t *message = json_pack("{s:s, s:o}", "role", role, "content", content);
     return !message || json_array_append_new(v->messages, message) ? no_json(err) : FR_OK;
 }
@@ -48,7 +65,8 @@ static fr_status add_system(conversation *v, fr_err *err)
 static json_t *token_json(const fr_vocab *v, int32_t id)
 {
     fr_str text = id < 0 ? FR_STR("") : fr_vocab_text(v, id);
-    return json_stringn(text.p, text.n);
+    json_t *json = json_stringn(text.p, text.n);
+    return json ? json : json_string(""); /* not UTF-8 */
 }
 
 /* The whole conversation as the template writes it, ending where the assistant speaks. */
