@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/file.h"
+#include "common/interrupt.h"
 #include "common/tool.h"
 
 static fr_status read_ids(const char *path, fr_tokens *out, fr_err *err)
@@ -12,7 +13,7 @@ static fr_status read_ids(const char *path, fr_tokens *out, fr_err *err)
     fr_buf text = {0};
     fr_status st;
     FR_TRY_OUT(st, fr_file_slurp(path, 1u << 30, &text, err));
-    for (const char *p = text.p; p && *p;) {
+    for (const char *p = text.p; p && p < text.p + text.n;) {
         if (isspace((unsigned char)*p) || *p == ',') {
             p++;
             continue;
@@ -41,6 +42,7 @@ static fr_status write_rows(void *user, int64_t pos, int64_t n_rows, const float
 {
     (void)pos;
     sink *s = user;
+    FR_TRY(tool_check_interrupt(err));
     return fr_file_write(&s->file, logits, (size_t)(n_rows * s->n_vocab) * sizeof *logits, err);
 }
 
@@ -49,6 +51,7 @@ static fr_status compute(fr_engine *e, const fr_tokens *ids, const char *path, f
     sink s = {.n_vocab = fr_engine_describe(e).n_vocab};
     fr_session *session = NULL;
     FR_TRY(fr_session_open(e, &session, err));
+    tool_catch_interrupts();
     fr_status st = fr_file_create(path, &s.file, err);
     if (st == FR_OK) {
         st = fr_session_append_all(session, ids->ids, (int64_t)ids->n, write_rows, &s, err);
