@@ -56,7 +56,7 @@ static fr_status open_engine(job *j, fr_err *err)
     FR_TRY(fr_gguf_open(o->model, FR_GGUF_HEADERS_ONLY, &j->model, err));
     FR_TRY(tool_engine_config(o, &cfg, err));
     FR_TRY(tool_chunk_size(o, &cfg.n_ctx, err));
-    cfg.all_logits = o->ppl || o->process_output;
+    cfg.all_logits = true; /* the last layer is computed only where logits are wanted */
     if (fr_opts_origin(o, FR_OPT_mla).source == FR_FROM_DEFAULT)
         cfg.mla = (fr_mla_mode)collector_mla(j->model);
     return fr_engine_open(&cfg, &j->engine, err);
@@ -122,8 +122,7 @@ static fr_status collect(const fr_options *o, colsum *im, fr_err *err)
     fr_status st;
     FR_TRY_OUT(st, open_engine(&j, err));
     FR_TRY_OUT(st, open_text(&j, err));
-    FR_TRY_OUT(st,
-               tool_scorer_open(j.engine, &j.chunks, o->ppl || o->process_output, &j.scorer, err));
+    FR_TRY_OUT(st, tool_scorer_open(j.engine, &j.chunks, o->ppl, &j.scorer, err));
     j.collector = (collector){.im = im,
                               .model = j.model,
                               .pool = tool_scorer_pool(j.scorer),

@@ -66,7 +66,8 @@ typedef struct {
 
 /* Calls fn for every product of a weight of the file, from now on (importance matrices); NULL ends
  * it. Costs copies; FR_ENOMEM. Weights that only other attention modes use are not seen: open the
- * engine with -mla 0 to see attn_kv_b. */
+ * engine with -mla 0 to see attn_kv_b. What follows the last layer's attention is computed, and
+ * seen, only for tokens whose logits are asked for: fr_session_append_all sees everything. */
 typedef void (*fr_observe_fn)(void *user, const fr_observation *o);
 fr_status fr_engine_observe(fr_engine *e, fr_observe_fn fn, void *user, fr_err *err);
 

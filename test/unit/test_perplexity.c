@@ -188,10 +188,10 @@ static void write_small(const char *path)
 
 static void write_bytes(const char *path, const void *p, size_t n)
 {
-    fr_out_file f;
-    assert_ok(fr_file_create(path, &f, &err));
-    assert_ok(fr_file_write(&f, p, n, &err));
-    assert_ok(fr_file_commit(&f, &err));
+    FILE *f = fopen(path, "wb"); /* without the sync of fr_file_commit: there are thousands */
+    assert_non_null(f);
+    assert_int_equal(fwrite(p, 1, n, f), n);
+    assert_int_equal(fclose(f), 0);
 }
 
 static void files_come_back(void **state)

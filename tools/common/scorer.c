@@ -167,7 +167,7 @@ static fr_status take_logits(void *user, int64_t pos, int64_t n_rows, const floa
     }
     if (to > s->n_scored)
         to = s->n_scored;
-    if (from < to)
+    if (s->score && from < to)
         fr_cpu_run(s->pool, score_thread, &(score_job){s, logits, from, to});
     return check_interrupt(err);
 }
@@ -199,10 +199,8 @@ fr_status tool_scorer_run(tool_scorer *s, int64_t i_chunk, tool_row_fn fn, void 
         s->input[0] = c->bos;
     FR_TRY(check_interrupt(err));
     fr_session_truncate(s->session, 0);
-    if (!s->score)
-        return fr_session_append(s->session, s->input, c->n_ctx, err);
     FR_TRY(fr_session_append_all(s->session, s->input, c->n_ctx, take_logits, s, err));
-    return add_up(s, i_chunk, err);
+    return s->score ? add_up(s, i_chunk, err) : FR_OK;
 }
 
 const tool_nll *tool_scorer_total(const tool_scorer *s)

@@ -26,8 +26,10 @@ double tool_ppl_error(const tool_nll *sum); /* standard error of the perplexity 
 
 typedef struct tool_scorer tool_scorer;
 
-/* e and chunks must outlive it. With score = false chunks are only computed. From here on Ctrl-C
- * stops the computation (FR_ECANCELLED); a second one ends the process. */
+/* e, which must deliver all logits, and chunks must outlive it. With score = false chunks are only
+ * computed: all tokens in all layers, while an engine without logits would leave out the end of the
+ * last one. From here on Ctrl-C stops the computation (FR_ECANCELLED); a second one ends the
+ * process. */
 fr_status tool_scorer_open(fr_engine *e, const tool_chunks *chunks, bool score, tool_scorer **out,
                            fr_err *err);
 void tool_scorer_close(tool_scorer *s);
