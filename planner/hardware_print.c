@@ -11,23 +11,40 @@ static const char *const titles[HW_SECTIONS] = {
 };
 
 /* Columns of "key = value" before the help. */
-enum { HELP_COLUMN = 34, WIDTH = 100 };
+enum { HELP_COLUMN = 30, WIDTH = 100 };
 
-/* The help as a comment behind the line that began at `line`, or on lines of its own before it. */
-static fr_status print_key(const hw_row *row, const void *base, bool help, fr_buf *out, fr_err *err)
+/* "; key: help" in lines of WIDTH, broken at blanks. */
+static fr_status print_help(const char *key, const char *help, fr_buf *out, fr_err *err)
 {
-    if (help && HELP_COLUMN + 2 + strlen(row->help) > WIDTH)
-        FR_TRY(fr_buf_printf(out, err, "; %s: %s\n", row->key, row->help));
-    size_t line = out->n;
-    FR_TRY(fr_buf_printf(out, err, "%s = ", row->key));
-    FR_TRY(hw_value_print(row, base, out, err));
-    if (help && HELP_COLUMN + 2 + strlen(row->help) <= WIDTH) {
-        do
-            FR_TRY(fr_buf_putc(out, ' ', err));
-        while (out->n - line < HELP_COLUMN);
-        FR_TRY(fr_buf_printf(out, err, "; %s", row->help));
+    size_t column = strlen(key) + 3;
+    FR_TRY(fr_buf_printf(out, err, "; %s:", key));
+    while (*help) {
+        size_t word = strcspn(help, " ");
+        bool fits = column + 1 + word <= WIDTH;
+        FR_TRY(fr_buf_puts(out, fits ? " " : "\n; ", err));
+        FR_TRY(fr_buf_add(out, help, word, err));
+        column = fits ? column + 1 + word : 2 + word;
+        help += word + strspn(help + word, " ");
     }
     return fr_buf_putc(out, '\n', err);
+}
+
+/* The help is a comment behind a short "key = value", or stands before it. */
+static fr_status print_key(const hw_row *row, const void *base, bool help, fr_buf *out, fr_err *err)
+{
+    fr_buf value = {0};
+    fr_status st = hw_value_print(row, base, &value, err);
+    int used = (int)(strlen(row->key) + 3 + value.n);
+    bool behind = used < HELP_COLUMN && HELP_COLUMN + 2 + strlen(row->help) <= WIDTH;
+    if (st == FR_OK && help && !behind)
+        st = print_help(row->key, row->help, out, err);
+    if (st == FR_OK && help && behind)
+        st = fr_buf_printf(out, err, "%s = %s%*s; %s\n", row->key, value.p, HELP_COLUMN - used, "",
+                           row->help);
+    else if (st == FR_OK)
+        st = fr_buf_printf(out, err, "%s = %s\n", row->key, value.p);
+    fr_buf_free(&value);
+    return st;
 }
 
 static bool is_empty_text(const hw_row *row, const void *base)

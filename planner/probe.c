@@ -73,7 +73,7 @@ uint64_t hw_memory_at(const char *root)
 
 uint64_t hw_default_budget(uint64_t memory)
 {
-    return memory / 16 * 15;
+    return memory / 16 * 15 >> 20 << 20; /* whole MiB, for people */
 }
 
 /* ---- processors
