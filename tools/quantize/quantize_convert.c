@@ -11,11 +11,13 @@ enum {
     GROUPS_OF_A_THREAD = 4, /* at least, in a chunk */
 };
 
+#define F16_MAX 65504.0f
+
 /* What happened to one row. */
 typedef struct {
     double square, error_square; /* sums over the weights */
     uint32_t n_nan, n_inf;
-    bool overflow; /* the encoded row is not finite */
+    bool overflow; /* the weights are beyond the type's range */
 } row_result;
 
 struct quantize_converter {
@@ -101,14 +103,19 @@ static void inspect_row(const tensor_job *j, float *x, row_result *r)
     }
 }
 
+/* Scales are mostly f16: an encoder keeps them finite, but far beyond their range nothing is left
+ * of the weights. */
 static void compare_row(const tensor_job *j, const float *x, const float *y, row_result *r)
 {
+    float most_x = 0, most_y = 0;
     for (int64_t i = 0; i < j->cols; i++) {
         double d = (double)x[i] - (double)y[i];
         r->square += (double)x[i] * (double)x[i];
         r->error_square += d * d;
+        most_x = fmaxf(most_x, fabsf(x[i]));
+        most_y = fmaxf(most_y, fabsf(y[i]));
     }
-    r->overflow = !isfinite(r->error_square);
+    r->overflow = !isfinite(r->error_square) || (most_x > F16_MAX && most_y < most_x / 2);
 }
 
 static const float *importance_of(const tensor_job *j, int64_t i_row)
