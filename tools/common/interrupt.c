@@ -1,14 +1,24 @@
 #include "common/interrupt.h"
 
 #include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
 
 static volatile sig_atomic_t interrupted;
+static _Atomic(fr_session *) session;
 
 static void note(int signal)
 {
     (void)signal;
     interrupted = 1;
+    fr_session *s = atomic_load(&session);
+    if (s)
+        fr_session_cancel(s);
+}
+
+void tool_interrupt_session(fr_session *s)
+{
+    atomic_store(&session, s);
 }
 
 void tool_catch_interrupts(void)
@@ -26,5 +36,5 @@ fr_status tool_check_interrupt(fr_err *err)
 {
     if (!interrupted)
         return FR_OK;
-    return fr_fail(err, FR_ECANCELLED, "interrupted; nothing was written");
+    return fr_fail(err, FR_ECANCELLED, "interrupted; no file was left unfinished");
 }

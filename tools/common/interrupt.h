@@ -3,10 +3,14 @@
 #ifndef FR_TOOLS_INTERRUPT_H
 #define FR_TOOLS_INTERRUPT_H
 
-#include "base/status.h"
+#include "engine/engine.h"
 
 /* From now on SIGINT, SIGTERM and SIGHUP are only noted; a second one ends the process. */
 void tool_catch_interrupts(void);
+
+/* A signal also stops what this session computes (FR_ECANCELLED); NULL: none, before it is closed.
+ */
+void tool_interrupt_session(fr_session *s);
 
 /* FR_ECANCELLED when one has come. */
 fr_status tool_check_interrupt(fr_err *err);

@@ -1,11 +1,10 @@
 #include "common/scorer.h"
 
 #include <math.h>
-#include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
+
+#include "common/interrupt.h"
 
 struct tool_scorer {
     fr_session *session;
@@ -20,39 +19,6 @@ struct tool_scorer {
     void *user;
     tool_nll total;
 };
-
-/* ---- Ctrl-C
- * -----------------------------------------------------------------------------------------------
- */
-
-static _Atomic(fr_session *) running;
-static atomic_bool interrupted;
-
-static void on_interrupt(int sig)
-{
-    (void)sig;
-    fr_session *s = atomic_load(&running);
-    if (!s || atomic_exchange(&interrupted, true))
-        _exit(130);
-    fr_session_cancel(s);
-}
-
-static void catch_interrupts(fr_session *s)
-{
-    struct sigaction sa = {.sa_handler = on_interrupt};
-    sigemptyset(&sa.sa_mask);
-    atomic_store(&running, s);
-    sigaction(SIGINT, &sa, NULL);
-    sigaction(SIGTERM, &sa, NULL);
-}
-
-/* The session forgets a request that came while it was not computing. */
-static fr_status check_interrupt(fr_err *err)
-{
-    if (!atomic_load(&interrupted))
-        return FR_OK;
-    return fr_fail(err, FR_ECANCELLED, "computation: stopped by the user");
-}
 
 /* ---- one position
  * ----------------------------------------------------------------------------------------- */
@@ -116,7 +82,8 @@ fr_status tool_scorer_open(fr_engine *e, const tool_chunks *chunks, bool score, 
     fr_cpu_config pool = {info.n_threads_batch, FR_ISA_AUTO};
     FR_TRY_OUT(st, fr_cpu_open(&pool, &s->pool, err));
     FR_TRY_OUT(st, fr_session_open(e, &s->session, err));
-    catch_interrupts(s->session);
+    tool_interrupt_session(s->session);
+    tool_catch_interrupts();
     *out = s;
     return FR_OK;
 out:
@@ -128,7 +95,7 @@ void tool_scorer_close(tool_scorer *s)
 {
     if (!s)
         return;
-    atomic_store(&running, NULL);
+    tool_interrupt_session(NULL);
     fr_session_close(s->session);
     fr_cpu_close(s->pool);
     fr_mem_free(s->input);
@@ -169,7 +136,7 @@ static fr_status take_logits(void *user, int64_t pos, int64_t n_rows, const floa
         to = s->n_scored;
     if (s->score && from < to)
         fr_cpu_run(s->pool, score_thread, &(score_job){s, logits, from, to});
-    return check_interrupt(err);
+    return tool_check_interrupt(err);
 }
 
 static fr_status add_up(tool_scorer *s, int64_t i_chunk, fr_err *err)
@@ -197,7 +164,7 @@ fr_status tool_scorer_run(tool_scorer *s, int64_t i_chunk, tool_row_fn fn, void 
     memcpy(s->input, s->text, (size_t)c->n_ctx * sizeof *s->input);
     if (c->bos >= 0)
         s->input[0] = c->bos;
-    FR_TRY(check_interrupt(err));
+    FR_TRY(tool_check_interrupt(err));
     fr_session_truncate(s->session, 0);
     FR_TRY(fr_session_append_all(s->session, s->input, c->n_ctx, take_logits, s, err));
     return s->score ? add_up(s, i_chunk, err) : FR_OK;
