@@ -62,6 +62,13 @@ static void silu_mul_ref(float *gate, const float *up, int64_t n)
         gate[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
 }
 
+/* Interleaved types whose fast kernels read quantized activations: the portable kernel reads them
+ * as well, so it is their reference. */
+static const fr_type quantized_acts[] = {
+    FR_TYPE_Q4_0,  FR_TYPE_Q4_1,   FR_TYPE_Q5_0,  FR_TYPE_Q5_1,  FR_TYPE_Q6_0,   FR_TYPE_Q8_0,
+    FR_TYPE_MXFP4, FR_TYPE_IQ4_NL, FR_TYPE_Q2_K,  FR_TYPE_Q3_K,  FR_TYPE_Q4_K,   FR_TYPE_Q5_K,
+    FR_TYPE_Q6_K,  FR_TYPE_IQ4_XS, FR_TYPE_IQ4_K, FR_TYPE_IQ2_K, FR_TYPE_IQ3_XXS};
+
 void cpu_ref_fill(cpu_table *t)
 {
     t->any = (cpu_kernel){"any", dot_any, FR_ACT_F32, 1};
@@ -70,6 +77,10 @@ void cpu_ref_fill(cpu_table *t)
         t->dot[type][FR_LAYOUT_PLAIN] = t->any;
         t->dot[type][FR_LAYOUT_INTERLEAVED] = t->any;
         t->dot[type][FR_LAYOUT_INTERLEAVED].grain = group ? group : 1;
+    }
+    for (size_t i = 0; i < sizeof quantized_acts / sizeof *quantized_acts; i++) {
+        fr_type type = quantized_acts[i];
+        t->dot[type][FR_LAYOUT_INTERLEAVED].act = fr_type_get(type)->act;
     }
     t->act_encode = fr_act_encode_row;
     t->silu_mul = silu_mul_ref;

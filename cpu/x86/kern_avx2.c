@@ -6,5 +6,6 @@ void cpu_avx2_fill(cpu_table *t)
     cpu_avx2_fill_float(t);
     cpu_avx2_fill_q32(t);
     cpu_avx2_fill_q256(t);
+    cpu_avx2_fill_rows(t);
     cpu_avx2_fill_act(t);
 }

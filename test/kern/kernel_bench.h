@@ -80,7 +80,7 @@ static void bench_type(fr_cpu *fast, fr_cpu *scalar, fr_type type, fr_layout lay
 {
     enum { TOKENS = 256, SMALL = 256 };
     size_t row_bytes = fr_row_bytes(type, layout, BENCH_COLS);
-    bool own = layout == FR_LAYOUT_PLAIN && (is_float_type(type) || scale_map_of(type));
+    bool own = strncmp(fast->table.dot[type][layout].name, "any", 3) != 0;
     int64_t bytes = own ? BENCH_BYTES : BENCH_BYTES / 64; /* decoding is far slower than memory */
     int64_t rows = bytes / (int64_t)row_bytes / 64 * 64;
     if (fr_type_check(type, layout, rows, BENCH_COLS, NULL) != FR_OK ||

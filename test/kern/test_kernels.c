@@ -129,32 +129,54 @@ static void run_kernel(const dot_case *c, const cpu_kernel *k, int64_t from, int
     k->dot(&a);
 }
 
+/* A row in the plain form. */
+static void plain_row(const dot_case *c, int64_t row, uint8_t *out)
+{
+    fr_err err = {0};
+    int64_t group = fr_type_get(c->type)->group;
+    size_t row_bytes = fr_row_bytes(c->type, FR_LAYOUT_PLAIN, c->cols);
+    if (c->layout == FR_LAYOUT_PLAIN) {
+        memcpy(out, (uint8_t *)c->w.p + (size_t)row * row_bytes, row_bytes);
+        return;
+    }
+    size_t group_bytes = (size_t)group * row_bytes;
+    uint8_t *from = test_malloc(group_bytes), *to = test_malloc(group_bytes);
+    memcpy(from, (uint8_t *)c->w.p + (size_t)(row / group) * group_bytes, group_bytes);
+    assert_ok(fr_repack(c->type, c->layout, FR_LAYOUT_PLAIN, group, c->cols, from, to, &err));
+    memcpy(out, to + (size_t)(row % group) * row_bytes, row_bytes);
+    test_free(from);
+    test_free(to);
+}
+
 /* The sizes of what a kernel adds up for weight i: |w| mostly, more where it adds parts of w apart.
- * q4_K, q5_K: d * scale * q and m * min. q6_K: the offset of 32 comes off at the end. */
+ * Types with two scales: d * scale * q and m * min. q6_K plain: the offset of 32 comes off at the
+ * end. */
 static void weight_sizes(const dot_case *c, int64_t row, double *size)
 {
     float *out = test_calloc((size_t)c->cols, sizeof *out);
-    const fr_type_info *info = fr_type_get(c->type);
-    bool min = c->type == FR_TYPE_Q4_K || c->type == FR_TYPE_Q5_K, six = c->type == FR_TYPE_Q6_K;
-    if (c->layout != FR_LAYOUT_PLAIN || !(min || six)) {
+    const scale_map *map = scale_map_of(c->type);
+    bool min = map && map->n_scales == 2;
+    bool six = c->type == FR_TYPE_Q6_K && c->layout == FR_LAYOUT_PLAIN;
+    memset(size, 0, (size_t)c->cols * sizeof *size);
+    if (!min && !six) {
         fr_decode_row(c->type, c->layout, c->w.p, row, c->cols, out);
         for (int64_t i = 0; i < c->cols; i++)
             size[i] = fabs((double)out[i]);
         test_free(out);
         return;
     }
-    size_t row_bytes = fr_row_bytes(c->type, c->layout, c->cols), block = (size_t)info->bytes;
+    size_t row_bytes = fr_row_bytes(c->type, FR_LAYOUT_PLAIN, c->cols);
+    size_t block = (size_t)fr_type_get(c->type)->bytes;
     uint8_t *copy = test_malloc(row_bytes);
-    memset(size, 0, (size_t)c->cols * sizeof *size);
     for (int part = 0; part < 2; part++) {
-        memcpy(copy, (uint8_t *)c->w.p + (size_t)row * row_bytes, row_bytes);
+        plain_row(c, row, copy);
         for (uint8_t *b = copy; b < copy + row_bytes; b += block) {
             if (min)
-                memset(b + 2 * part, 0, 2);
+                memset(b + map->at[part], 0, 2);
             else if (part == 1)
                 memset(b, 0, 192);
         }
-        fr_decode_row(c->type, c->layout, copy, 0, c->cols, out);
+        fr_decode_row(c->type, FR_LAYOUT_PLAIN, copy, 0, c->cols, out);
         for (int64_t i = 0; i < c->cols; i++)
             size[i] += fabs((double)out[i]);
     }
@@ -236,12 +258,14 @@ static void check_parts(const dot_case *c, const cpu_kernel *k, const float *who
     test_free(part);
 }
 
-/* The longest chain of roundings to one element: eight lanes, then their sum. */
+/* The longest chain of roundings to one element: eight lanes, then their sum; or, with rows side by
+ * side, every scale of a block and then the block. */
 static double rounding_steps(const dot_case *c)
 {
     if (c->act == FR_ACT_F32)
         return (double)c->cols / 8 + 8;
-    return 4 * (double)(c->cols / fr_act_block(c->act)) + 8;
+    int64_t blocks = c->cols / fr_act_block(c->act);
+    return (c->act == FR_ACT_Q8_256 ? 20.0 : 4.0) * (double)blocks + 8;
 }
 
 static void check_case(dot_case *c)
