@@ -77,7 +77,8 @@ typedef struct {
     int n_devices;
     fr_placement *placements; /* sorted by tensor, then expert */
     int n_placements;
-    int *kv_device; /* [n_layer]: where a layer's attention and cache are */
+    int *attention_device; /* [n_layer]: where a layer's attention is computed */
+    int *kv_device;        /* [n_layer]: where its cache is: the same, or the CPU with kv_on_cpu */
     uint64_t total_bytes, kv_bytes, workspace_bytes;
     fr_diagnostics notes;  /* of the rules and of the solver */
     const fr_rules *rules; /* not owned */
@@ -86,8 +87,9 @@ typedef struct {
 } fr_plan;
 
 /* Plans, or says why not: FR_ENOMEM with the sum per device, the first tensor over budget and at
- * least three ways out with their numbers; FR_EINVAL with the first error of the rules (all are in
- * *diagnostics when not NULL; the caller frees it). m and rules must outlive the plan. */
+ * least three ways out with their numbers; FR_EINVAL with the first error of the rules (on failure
+ * all that the check found is in *diagnostics, when not NULL; the caller frees it). m and rules
+ * must outlive the plan. */
 fr_status fr_plan_make(const fr_model *m, const fr_hardware *hw, const fr_rules *rules,
                        const fr_plan_options *opts, fr_plan **out, fr_diagnostics *diagnostics,
                        fr_err *err);
