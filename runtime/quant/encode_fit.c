@@ -12,8 +12,8 @@ float enc_weight_unit(const float *importance, int64_t n)
     double sum = 0;
     for (int64_t i = 0; importance && i < n; i++)
         sum += importance[i];
-    double unit = (double)n / sum;
-    return sum > 0 && unit > 0 && unit < 1e30 ? (float)unit : 0;
+    double unit = sum > 0 ? (double)n / sum : 0;
+    return unit > 0 && unit < 1e30 ? (float)unit : 0;
 }
 
 int enc_exponent(const float *x, int64_t n)

@@ -5,6 +5,7 @@
  * and scale; the scale's rounding to f16 is part of the last alternations. mxfp4's powers of two
  * are all tried that can be best. Without importance q8_0 and q8_KV are written as everybody writes
  * them, byte for byte: the extreme value becomes +-127. */
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -138,6 +139,7 @@ void quant_encode_q8_KV(const float *x, int64_t cols, const float *importance, v
     float unit = enc_weight_unit(importance, cols), d = magnitude(x, cols) / 127;
     if (unit > 0 && d > 0)
         d = row_scale(x, cols, importance, unit, d, enc_exponent(x, cols));
+    d = fminf(d, FLT_MAX / 128); /* 127 of it must not pass binary32 */
     memset(dst, 0, fr_row_bytes(FR_TYPE_Q8_KV, FR_LAYOUT_PLAIN, cols));
     for (int64_t at = 0; at < cols; at += N, blk += N) {
         fr_q8_KV_fields v = {.d = {fr_f32_bits(d)}};
@@ -154,6 +156,9 @@ void quant_encode_q8_KV(const float *x, int64_t cols, const float *importance, v
 /* mxfp4's distinct values ascending, and the codes that stand for them. */
 static const int8_t mx_levels[15] = {-12, -8, -6, -4, -3, -2, -1, 0, 1, 2, 3, 4, 6, 8, 12};
 static const uint8_t mx_codes[15] = {15, 14, 13, 12, 11, 10, 9, 0, 1, 2, 3, 4, 5, 6, 7};
+
+/* 12 times 2^(d - 128) is finite up to this d. */
+enum { MX_D_MAX = 252 };
 
 /* The exponent of a block's scale: 12 times it is 3/4 to 6 times the extreme value. */
 static int mx_exponent(const enc_levels *lv, const enc_block *b)
@@ -183,7 +188,7 @@ void quant_encode_mxfp4(const float *x, int64_t cols, const float *importance, v
         fr_mxfp4_fields v;
         enc_load(&b, x, importance, at, N, unit, enc_exponent(x + at, N));
         int e = mx_exponent(&lv, &b) + b.exp + 128;
-        e = e < 0 ? 0 : e > 255 ? 255 : e;
+        e = e < 0 ? 0 : e > MX_D_MAX ? MX_D_MAX : e;
         v.d[0] = (uint8_t)e;
         enc_codes(&lv, b.x, N, ldexpf(1, e - 128 - b.exp), v.q);
         for (int i = 0; i < N; i++)

@@ -18,7 +18,7 @@ typedef struct {
     bool parity; /* signs of 8 weights are even in number */
     float unit;
     enc_multipliers m;
-    enc_sweep sweep; /* of s * unit, in root mean squares of the sub-block over the largest level */
+    enc_sweep sweep; /* of enc_free_scale */
 } recipe;
 
 /* What 8 weights become. */
@@ -104,16 +104,16 @@ static enc_sums round_sub(const void *ctx, int j, float s)
 static enc_f16 fit_block(fitter *f)
 {
     int size = f->how->size, per_8 = 8 / f->book->lanes;
+    float low = f->how->unit * f->book->level[0];
     float top = f->how->unit * f->book->level[f->book->n_levels - 1];
     for (int i = 0; i < ENC_BLOCK; i++) {
         f->ax[i] = fabsf(f->b.x[i]);
         f->negative[i / 8] = (uint8_t)(f->negative[i / 8] >> 1 | (f->b.x[i] < 0) << 7);
     }
     f->super.exp = f->b.exp;
-    for (int j = 0; j < f->super.n; j++) {
-        float rms = enc_root_mean_square(f->ax + j * size, f->b.w + j * size, size);
-        enc_free_scale(&f->super, j, rms / top, f->how->sweep);
-    }
+    for (int j = 0; j < f->super.n; j++)
+        enc_free_scale(&f->super, j, f->ax + j * size, f->b.w + j * size, size, low, top,
+                       f->how->sweep);
     enc_f16 d = enc_fit_super(&f->super, f->m);
     for (int t = 0; t < ENC_BLOCK / 8; t++) {
         eight r = round_8(f, 8 * t, d.value * f->m[8 * t / size]);

@@ -17,7 +17,7 @@
 typedef struct {
     int size;        /* of a sub-block */
     int moved;       /* weights that are moved together */
-    enc_sweep sweep; /* of the scale, in root mean squares of the sub-block */
+    enc_sweep sweep; /* of enc_free_scale */
 } recipe;
 
 /* A block on its way. */
@@ -65,10 +65,12 @@ static enc_sums round_moved(const fitter *f, int at, float s, uint16_t *g, uint8
         high = add(high, round_8(f, at + 8 * t, s, MOVE, &g[t]));
         low = add(low, round_8(f, at + 8 * t, s, -MOVE, &low_g[t]));
     }
-    memset(down, low.err < high.err, (size_t)n);
-    if (low.err < high.err)
-        memcpy(g, low_g, (size_t)n * sizeof(g[0]));
-    return low.err < high.err ? low : high;
+    bool is_low = low.err < high.err;
+    for (int t = 0; t < n; t++) {
+        g[t] = is_low ? low_g[t] : g[t];
+        down[t] = is_low;
+    }
+    return is_low ? low : high;
 }
 
 static enc_sums round_sub(const void *ctx, int j, float s)
@@ -87,8 +89,7 @@ static enc_f16 fit_block(fitter *f)
     f->super.exp = f->b.exp;
     for (int j = 0; j < f->super.n; j++) {
         int at = j * f->how.size;
-        float rms = enc_root_mean_square(f->b.x + at, f->b.w + at, f->how.size);
-        enc_free_scale(&f->super, j, rms, f->how.sweep);
+        enc_free_scale(&f->super, j, f->b.x + at, f->b.w + at, f->how.size, 1, 1, f->how.sweep);
     }
     enc_f16 d = enc_fit_super(&f->super, f->m);
     for (int at = 0; at < ENC_BLOCK; at += f->how.moved)

@@ -223,7 +223,7 @@ static float sweep_scale(const fitter *f, float d, bool for_m)
     float most = 0, least = INFINITY, best = 0;
     for (int j = 0; j < f->n; j++)
         most = fmaxf(most, for_m ? -f->l[j].o : f->l[j].s);
-    for (int i = 1; i <= SWEEP && most > 1e-30f; i++) {
+    for (int i = 1; i <= SWEEP && most > ENC_TINY; i++) {
         float v = most / ((float)f->steps * (0.65f + 0.45f / SWEEP * (float)i));
         float c = for_m ? cost_of(f, d, v) : cost_of(f, v, 0);
         if (c < least) {

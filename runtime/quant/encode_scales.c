@@ -245,10 +245,12 @@ static float row_refit(const row *r, fitter *f, float d)
 static float fit_row(const row *r, fitter *f)
 {
     float most = row_free_scales(r, f);
-    if (fabsf(most) < 1e-30f)
+    if (fabsf(most) <= ENC_TINY)
         return 0;
     float d = row_sweep(r, f, most);
     d = row_refit(r, f, d);
+    if (r->exp > 127) /* near the end of binary32 no product may pass it */
+        d = fminf(fmaxf(d, -0.99f / (127 * 127)), 0.99f / (127 * 127));
     return ldexpf(ldexpf(d, r->exp), -r->exp); /* as the file can hold it */
 }
 

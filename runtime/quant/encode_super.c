@@ -10,6 +10,10 @@ float enc_nearest_multiplier(const enc_multipliers *m, float v)
 
 /* ---- free scales ---------------------------------------------------------------------------- */
 
+/* Below this ratio of the largest magnitude to the root mean square all magnitudes are much the
+ * same. */
+#define FLAT 1.4f
+
 /* Codes are as good as the error that they leave at their best scale: w x x - a a / b. */
 static bool take_better(enc_sums t, float *gain, float *s, float *b)
 {
@@ -21,11 +25,18 @@ static bool take_better(enc_sums t, float *gain, float *s, float *b)
     return true;
 }
 
-void enc_free_scale(enc_super *p, int j, float base, enc_sweep sweep)
+void enc_free_scale(enc_super *p, int j, const float *x, const float *w, int n, float low,
+                    float top, enc_sweep sweep)
 {
-    float gain = 0, s = 0, b = 0;
-    for (float r = sweep.from; r <= sweep.to && base > 1e-30f; r += sweep.step)
-        take_better(p->round(p->ctx, j, base * r), &gain, &s, &b);
+    float gain = 0, s = 0, b = 0, most = 0, rms = enc_root_mean_square(x, w, n);
+    for (int i = 0; i < n; i++)
+        most = fmaxf(most, fabsf(x[i]));
+    for (float r = sweep.from; r <= sweep.to && rms > ENC_TINY; r += sweep.step)
+        take_better(p->round(p->ctx, j, rms * r / top), &gain, &s, &b);
+    if (most > sweep.to * rms)
+        take_better(p->round(p->ctx, j, most / top), &gain, &s, &b);
+    if (most < FLAT * rms && sweep.to < top / low)
+        take_better(p->round(p->ctx, j, rms / low), &gain, &s, &b);
     for (int round = 0; round < 2 && s > 0; round++)
         if (!take_better(p->round(p->ctx, j, s), &gain, &s, &b))
             break;
@@ -58,7 +69,7 @@ static float first_d(const enc_super *p)
     float most = 0, least = INFINITY, best = 0;
     for (int j = 0; j < p->n; j++)
         most = fabsf(p->s[j]) > fabsf(most) ? p->s[j] : most;
-    for (int i = 0; i < ENC_D_SWEEP && fabsf(most) > 1e-30f; i++) {
+    for (int i = 0; i < ENC_D_SWEEP && fabsf(most) > ENC_TINY; i++) {
         float d = enc_sweep_d(&p->m, most, i), cost = INFINITY;
         if (d != 0)
             cost = enc_rounding_cost(&p->m, p->s, p->b, p->n, d);

@@ -42,9 +42,11 @@ typedef struct {
     float b[ENC_SUBS_MAX]; /* their curvatures, sum of w c^2 */
 } enc_super;
 
-/* Finds the free scale and curvature of sub-block j: a sweep over positive scales base * r, then
- * alternation of codes and scale. */
-void enc_free_scale(enc_super *p, int j, float base, enc_sweep sweep);
+/* Finds the free scale and curvature of sub-block j, the n values x with weights w, whose levels
+ * have magnitudes low .. top: tries a sweep that makes `top` r times the root mean square, and what
+ * suits an outlier or a flat sub-block; then alternates codes and scale. The scale is positive. */
+void enc_free_scale(enc_super *p, int j, const float *x, const float *w, int n, float low,
+                    float top, enc_sweep sweep);
 
 /* d of the block and the multiplier of each sub-block. */
 enc_f16 enc_fit_super(const enc_super *p, float *multiplier);
