@@ -16,8 +16,8 @@
  *   encode_iq1.c       iq1_s iq1_m
  *   encode_fit.h, encode_super.h, encode_lattice.h    what they share
  *
- * Measured by test_encode on 16 x 512 weights: weighted RMSE over that of a foreign producer with the
- * same importance; and millions of weights per second on one core of a 2.3 GHz server.
+ * Measured by test_encode on 16 x 512 weights: weighted RMSE over that of a foreign producer with
+ * the same importance; and millions of weights per second on one core of a 2.3 GHz server.
  *
  *   q4_0    0.98  12    q2_K    0.94 5.1    iq2_k  0.96 2.5    iq2_xxs 0.91 2.1
  *   q4_1    0.98 8.3    q3_K    0.99 7.3    iq3_k  0.97 2.9    iq2_xs  0.93 2.1
