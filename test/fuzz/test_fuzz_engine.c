@@ -5,7 +5,7 @@
  * No crash, no hang, nothing left behind; a failure has its code and a text; what loads either
  * generates tokens or says what is wrong with the numbers.
  *
- *   test_fuzz_engine [SEED [RUNS]]      or FERRY_FUZZ_SEED, FERRY_FUZZ_N */
+ *   test_fuzz_engine [SEED [RUNS]]      or FERRY_FUZZ_SEED, FERRY_FUZZ_RUNS */
 #include <math.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -571,7 +571,7 @@ static void test_mutations(void **state)
 int main(int argc, char **argv)
 {
     const char *seed = argc > 1 ? argv[1] : getenv("FERRY_FUZZ_SEED");
-    const char *runs = argc > 2 ? argv[2] : getenv("FERRY_FUZZ_N");
+    const char *runs = argc > 2 ? argv[2] : getenv("FERRY_FUZZ_RUNS");
     start_seed = seed ? strtoull(seed, NULL, 10) : start_seed;
     n_runs = runs ? strtoull(runs, NULL, 10) : n_runs;
     print_message("seed %llu, %llu runs\n", (unsigned long long)start_seed,
