@@ -7,7 +7,11 @@
 #include "cpu/pool.h"
 
 static const char *const isa_names[] = {
-    [FR_ISA_SCALAR] = "scalar", [FR_ISA_AVX2] = "avx2", [FR_ISA_AUTO] = "auto"};
+    [FR_ISA_SCALAR] = "scalar",
+    [FR_ISA_AVX2] = "avx2",
+    [FR_ISA_AVX512] = "avx512",
+    [FR_ISA_AUTO] = "auto",
+};
 
 const char *fr_isa_name(fr_isa isa)
 {

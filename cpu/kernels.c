@@ -14,15 +14,40 @@ static bool has_f16c(void)
     unsigned a, b, c, d;
     return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 }
+
+static bool has_avx2(void)
+{
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __builtin_cpu_supports("bmi2") && has_f16c();
+}
+
+/* Whether the system saves the mask and 512-bit registers of a thread (bits 1, 2 and 5..7 of XCR0).
+ */
+static bool os_saves_512(void)
+{
+    unsigned a, b, c, d;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE))
+        return false;
+    unsigned low, high;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (low & 0xE6) == 0xE6;
+}
+
+static bool has_avx512(void)
+{
+    return os_saves_512() && __builtin_cpu_supports("avx512f") &&
+           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni") &&
+           __builtin_cpu_supports("avx512vbmi");
+}
 #endif
 
 fr_isa cpu_isa_detect(void)
 {
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-        __builtin_cpu_supports("bmi2") && has_f16c())
-        return FR_ISA_AVX2;
+    if (has_avx2())
+        return has_avx512() ? FR_ISA_AVX512 : FR_ISA_AVX2;
 #endif
     return FR_ISA_SCALAR;
 }
@@ -33,6 +58,8 @@ void cpu_table_fill(cpu_table *t, fr_isa isa)
 #if defined(__x86_64__)
     if (isa >= FR_ISA_AVX2)
         cpu_avx2_fill(t);
+    if (isa >= FR_ISA_AVX512)
+        cpu_avx512_fill(t);
 #else
     (void)isa;
 #endif

@@ -60,8 +60,9 @@ const cpu_kernel *cpu_kernel_for(const cpu_table *t, const fr_weight *w, fr_act_
 /* ---- tiers
  * ------------------------------------------------------------------------------------------ */
 
-void cpu_ref_fill(cpu_table *t);  /* everything; cpu/ref */
-void cpu_avx2_fill(cpu_table *t); /* cpu/x86; only where cpu_isa_detect says AVX2 */
+void cpu_ref_fill(cpu_table *t);    /* everything; cpu/ref */
+void cpu_avx2_fill(cpu_table *t);   /* cpu/x86; only where cpu_isa_detect says AVX2 or more */
+void cpu_avx512_fill(cpu_table *t); /* what AVX-512 improves on that */
 
 /* ---- decoding in pieces, for kernels that work on decoded weights
  * ------------------------------------ */

@@ -310,7 +310,7 @@ CPU_INLINE void rows_dot(const cpu_dot_args *a, const rows_form *f, rows_head_fn
     int64_t r = a->row_from / f->unit * f->unit;
 #ifdef __AVX512VNNI__
     for (; a->n_tokens >= ROWS_WIDE_TOKENS && r + ROWS < a->row_to; r += 2 * ROWS)
-        rows_sixteen(a, r, a->n_tokens, f, head, codes);
+        rows_sixteen(a, r, f, head, codes);
 #endif
     for (; r < a->row_to; r += ROWS) {
         if (a->n_tokens == 1)

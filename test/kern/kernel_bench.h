@@ -8,6 +8,7 @@ typedef struct {
     bool on;
     int n_threads;    /* 0: all cores */
     const char *only; /* a type's name, or NULL */
+    fr_isa isa;       /* of the fast side */
 } bench_options;
 
 #define BENCH_BYTES                                                                                \
@@ -101,7 +102,7 @@ static void bench_type(fr_cpu *fast, fr_cpu *scalar, fr_type type, fr_layout lay
     double matrix = time_matmul(fast, &small, &many, y);
     many.n_rows = 8;
     double matrix_ref = time_matmul(scalar, &small, &many, y);
-    printf("%-10s %-10s %8.1f %5.0f%% %8.1f %7.1fx %10.1f %7.1fx\n", fr_type_name(type, layout),
+    printf("%-10s %-19s %8.1f %5.0f%% %8.1f %7.1fx %10.1f %7.1fx\n", fr_type_name(type, layout),
            fast->table.dot[type][layout].name, (double)all / vector * 1e-9,
            (double)all / vector * 1e-7 / peak, gops(&big, 1, vector), vector_ref / vector_small,
            gops(&small, TOKENS, matrix),
@@ -112,7 +113,7 @@ static int bench_all(const bench_options *o)
 {
     fr_err err = {0};
     fr_cpu *fast, *scalar;
-    fr_cpu_config cfg = {.n_threads = o->n_threads, .max_isa = FR_ISA_AUTO};
+    fr_cpu_config cfg = {.n_threads = o->n_threads, .max_isa = o->isa};
     if (fr_cpu_open(&cfg, &fast, &err) != FR_OK)
         return 1;
     cfg.max_isa = FR_ISA_SCALAR;
@@ -125,8 +126,9 @@ static int bench_all(const bench_options *o)
     memset(data, 1, BENCH_BYTES);
     fill_x(X_RANDOM, 256 * BENCH_COLS, x);
     double peak = read_bandwidth(fast, data);
-    printf("%d threads, %s; reading %.1f GB/s\n", fr_cpu_n_threads(fast), fr_isa_name(best), peak);
-    printf("%-10s %-10s %8s %6s %8s %8s %10s %8s\n", "type", "kernel", "1: GB/s", "read", "1: GOPS",
+    printf("%d threads, %s; reading %.1f GB/s\n", fr_cpu_n_threads(fast),
+           fr_isa_name(fr_cpu_isa(fast)), peak);
+    printf("%-10s %-19s %8s %6s %8s %8s %10s %8s\n", "type", "kernel", "1: GB/s", "read", "1: GOPS",
            "scalar", "256: GOPS", "scalar");
     for (int type = 0; type < FR_TYPE_COUNT; type++) {
         for (int layout = 0; layout < 2; layout++) {

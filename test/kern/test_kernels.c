@@ -9,7 +9,8 @@
  * start after, a page that cannot be touched.
  *
  *   test_kernels [--seed N]                     checks
- *   test_kernels --bench [--threads N] [TYPE]   checks, then speed of every fast kernel */
+ *   test_kernels --bench [--threads N] [--isa TIER] [TYPE]   checks, then speed of every fast
+ * kernel */
 #include "testing.h"
 
 #include <math.h>
@@ -498,7 +499,7 @@ static void test_silu_mul(void **state)
 
 int main(int argc, char **argv)
 {
-    bench_options bench = {0};
+    bench_options bench = {.isa = FR_ISA_AUTO};
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--bench"))
             bench.on = true;
@@ -506,6 +507,8 @@ int main(int argc, char **argv)
             seed = strtoull(argv[++i], NULL, 0);
         else if (!strcmp(argv[i], "--threads") && i + 1 < argc)
             bench.n_threads = atoi(argv[++i]);
+        else if (!strcmp(argv[i], "--isa") && i + 1 < argc)
+            fr_isa_from_name(argv[++i], &bench.isa);
         else
             bench.only = argv[i];
     }

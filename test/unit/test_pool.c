@@ -223,6 +223,7 @@ static void test_isa_names(void **state)
     fr_isa isa;
     assert_true(fr_isa_from_name("Scalar", &isa) && isa == FR_ISA_SCALAR);
     assert_true(fr_isa_from_name("avx2", &isa) && isa == FR_ISA_AVX2);
+    assert_true(fr_isa_from_name("avx512", &isa) && isa == FR_ISA_AVX512);
     assert_true(fr_isa_from_name("auto", &isa) && isa == FR_ISA_AUTO);
     assert_false(fr_isa_from_name("avx3", &isa));
     fr_cpu *cpu = NULL;
@@ -230,12 +231,15 @@ static void test_isa_names(void **state)
     assert_int_equal(fr_cpu_isa(cpu), FR_ISA_SCALAR);
     assert_string_equal(fr_isa_name(fr_cpu_isa(cpu)), "scalar");
     fr_cpu_close(cpu);
-    fr_isa best = __builtin_cpu_supports("avx2") ? FR_ISA_AVX2 : FR_ISA_SCALAR;
+    fr_isa best = __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi")
+                      ? FR_ISA_AVX512
+                  : __builtin_cpu_supports("avx2") ? FR_ISA_AVX2
+                                                   : FR_ISA_SCALAR;
     cpu = open_cpu(1);
     assert_int_equal(fr_cpu_isa(cpu), best);
     fr_cpu_close(cpu);
-    if (best == FR_ISA_SCALAR)
-        assert_int_equal(fr_cpu_open(&(fr_cpu_config){1, FR_ISA_AVX2}, &cpu, &err),
+    if (best < FR_ISA_AVX512)
+        assert_int_equal(fr_cpu_open(&(fr_cpu_config){1, FR_ISA_AVX512}, &cpu, &err),
                          FR_EUNSUPPORTED);
 }
 

@@ -1,0 +1,6 @@
+#include "cpu/x86/avx512.h"
+
+void cpu_avx512_fill(cpu_table *t)
+{
+    cpu_avx512_fill_rows(t);
+}
