@@ -3,6 +3,7 @@
 # binaries, $2: source tree.
 set -u
 tool=$1/ferry-gguf
+[ -x "$tool" ] || { echo "$tool: not found"; exit 1; }
 data=$2/test/data/quants
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
@@ -10,7 +11,8 @@ failed=0
 
 fail() {
     echo "$*"
-    failed=1
+    failed=$((failed + 1))
+    [ $failed -lt 10 ] || exit 1
 }
 
 # The words of a file of floats, without the sign of zero: some types differ in it.

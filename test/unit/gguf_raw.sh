@@ -39,11 +39,13 @@ same "$tmp/q8_0" "$data/quantized/q8_0.q" "encode q8_0"
 expect 0 '' encode F16 16 512 "$data/quantized/f16.f32" "$tmp/f16"
 same "$tmp/f16" "$data/quantized/f16.q" "encode f16"
 
-# An interleaved type: the plain one, repacked.
-expect 0 '' encode q8_0_r8 16 512 "$source" "$tmp/il" --imatrix "$importance"
+# An interleaved type: the plain one, repacked; also with an importance matrix.
+expect 0 '' encode q8_0_r8 16 512 "$source" "$tmp/il"
 expect 0 '' repack q8_0_r8 16 512 "$tmp/il" "$tmp/plain"
 same "$tmp/plain" "$tmp/q8_0" "encode q8_0_r8"
-expect 0 '' repack --to interleaved q8_0 16 512 "$tmp/q8_0" "$tmp/il2"
+expect 0 '' encode q8_0 16 512 "$source" "$tmp/weighed" --imatrix "$importance"
+expect 0 '' encode q8_0_r8 16 512 "$source" "$tmp/il" --imatrix "$importance"
+expect 0 '' repack --to interleaved q8_0 16 512 "$tmp/weighed" "$tmp/il2"
 same "$tmp/il2" "$tmp/il" "repack q8_0"
 
 # A matrix of many chunks: floats survive f32 untouched, also as one long row.
