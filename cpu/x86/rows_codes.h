@@ -467,7 +467,125 @@ QUADS(iq2_k)
     shift_by_bits(p + 8, b, 5, w);
 }
 
-/* ---- codebooks of four weights
+HEAD_4(iq3_k)
+{
+    (void)meta;
+    only_d(p, h);
+    split_scales(p + 24, NULL, 0, h->sc);
+    __m128i minus = _mm_loadl_epi64((const __m128i *)(const void *)(p + 16)); /* bit s / 2 */
+    minus = _mm_unpacklo_epi64(minus, minus);
+    for (int i = 0; i < 4; i++) { /* s = 4 * i .. 4 * i + 3 */
+        const char a = (char)(1 << (2 * i)), b = (char)(2 << (2 * i));
+        const __m128i bit = _mm_setr_epi8(a, a, a, a, a, a, a, a, b, b, b, b, b, b, b, b);
+        __m128i set = _mm_cmpeq_epi8(_mm_and_si128(minus, bit), bit);
+        __m128i odd = _mm_add_epi8(_mm_add_epi8(h->sc[i], h->sc[i]), _mm_set1_epi8(1));
+        h->sc[i] = _mm_sub_epi8(_mm_xor_si128(odd, set), set);
+    }
+}
+
+QUADS(iq3_k)
+{
+    quads_t4(p + 56 + 32 * b, w);
+    add_third(p + 312 + 16 * b, w);
+    look_up(fr_iq3nl_values, w);
+    shift_by_bits(p + 8, b, 4, w);
+}
+
+/* 32 values: bit 4 of the code picks the table. */
+CPU_INLINE void look_up_32(const int8_t *values, __m256i w[4])
+{
+    __m256i low = table_16(values), high = table_16(values + 16);
+    for (int j = 0; j < 4; j++) {
+        __m256i upper = _mm256_slli_epi16(w[j], 3); /* bit 4 becomes the sign of the byte */
+        __m256i code = low_nibbles(w[j]);
+        w[j] = _mm256_blendv_epi8(_mm256_shuffle_epi8(low, code), _mm256_shuffle_epi8(high, code),
+                                  upper);
+    }
+}
+
+/* Fifth bits of iq5_k and iq5_ks. */
+CPU_INLINE void add_fifth_k(const uint8_t *p, __m256i w[4])
+{
+    __m256i bits = bits_b4(p, 2);
+    w[0] = _mm256_or_si256(w[0], moved_bit(bits, 0, 4));
+    w[1] = _mm256_or_si256(w[1], moved_bit(bits, 4, 4));
+    w[2] = _mm256_or_si256(w[2], moved_bit(bits, 1, 4));
+    w[3] = _mm256_or_si256(w[3], moved_bit(bits, 5, 4));
+}
+
+HEAD_4(iq5_k)
+{
+    (void)meta;
+    only_d(p, h);
+    split_scales(p + 32, p + 16, 32, h->sc);
+}
+
+QUADS(iq5_k)
+{
+    quads_n4(p + 64 + 64 * b, w);
+    add_fifth_k(p + 576 + 16 * b, w);
+    look_up_32(fr_iq5nl_values, w);
+    shift_by_bits(p + 8, b, 2, w);
+}
+
+/* ---- four rows, blocks of 256, d in the header
+ * ------------------------------------------------------------- */
+
+/* Scale bytes whose bit 0 picks the half of the table. */
+CPU_INLINE void byte_scales(const uint8_t *p, const uint8_t *meta, head_4 *h)
+{
+    h->d = _mm_loadu_ps((const float *)(const void *)meta);
+    h->m = _mm_setzero_ps();
+    for (int i = 0; i < 2; i++) {
+        __m128i even = _mm_and_si128(avx2_load_half(p + 16 * i), _mm_set1_epi8(-2));
+        h->sc[i] = _mm_sub_epi8(even, _mm_set1_epi8(127));
+    }
+}
+
+/* Four bytes, each a lane of 32 bits in both halves. */
+CPU_INLINE __m256i four_bytes(const uint8_t *p)
+{
+    int32_t four;
+    memcpy(&four, p, sizeof four);
+    return _mm256_broadcastsi128_si256(_mm_cvtepu8_epi32(_mm_cvtsi32_si128(four)));
+}
+
+/* Adds `step` to the codes of row k where `bit` of lane k is set. */
+CPU_INLINE void shift_by_rows(__m256i lanes, int bit, const int step, __m256i w[4])
+{
+    const __m256i mask = _mm256_set1_epi32(1 << bit);
+    __m256i set = _mm256_cmpeq_epi32(_mm256_and_si256(lanes, mask), mask);
+    __m256i add = _mm256_and_si256(set, _mm256_set1_epi8((char)step));
+    for (int j = 0; j < 4; j++)
+        w[j] = _mm256_add_epi8(w[j], add);
+}
+
+HEAD_4(iq4_ks)
+{
+    byte_scales(p, meta, h);
+}
+
+QUADS(iq4_ks)
+{
+    quads_n4(p + 32 + 64 * b, w);
+    look_up(fr_iq4k_values, w);
+    shift_by_rows(four_bytes(p + 4 * b), 0, 4, w);
+}
+
+HEAD_4(iq5_ks)
+{
+    byte_scales(p, meta, h);
+}
+
+QUADS(iq5_ks)
+{
+    quads_n4(p + 32 + 64 * b, w);
+    add_fifth_k(p + 544 + 16 * b, w);
+    look_up_32(fr_iq5nl_values, w);
+    shift_by_rows(four_bytes(p + 4 * b), 0, 2, w);
+}
+
+/* ---- codebooks
  * ---------------------------------------------------------------------------- */
 
 /* Negates where a bit of `signs` is set: bit 4 * (j % 2) + i of byte j / 2 of a lane for weight i
@@ -530,6 +648,142 @@ QUADS(iq3_xxs)
     apply_signs(running_signs(p + 8 + 16 * b), w);
 }
 
+HEAD_4(iq3_s)
+{
+    (void)meta;
+    only_d(p, h);
+    __m128i both = avx2_load_half(p + 424);
+    for (int i = 0; i < 2; i++) {
+        __m128i sc = bits_of(both, 4 * i, 4);
+        h->sc[i] = _mm_add_epi8(_mm_add_epi8(sc, sc), _mm_set1_epi8(1));
+    }
+}
+
+QUADS(iq3_s)
+{
+    const __m256i upper = _mm256_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4);
+    __m256i ninth = _mm256_srlv_epi32(four_bytes(p + 264 + 4 * b), upper);
+    __m256i signs = bits_b4(p + 296 + 16 * b, 4);
+    for (int j = 0; j < 4; j++) {
+        const uint8_t *at = p + 8 + 32 * b + 8 * j;
+        __m256i low = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)at));
+        __m256i high = _mm256_and_si256(_mm256_srli_epi32(ninth, j), _mm256_set1_epi32(1));
+        __m256i index = _mm256_or_si256(low, _mm256_slli_epi32(high, 8));
+        __m256i bit = _mm256_set1_epi8((char)(1 << j));
+        __m256i minus = _mm256_cmpeq_epi8(_mm256_and_si256(signs, bit), bit);
+        w[j] = _mm256_i32gather_epi32((const int *)fr_iq3s_grid, index, 4);
+        w[j] = _mm256_sub_epi8(_mm256_xor_si256(w[j], minus), minus);
+    }
+}
+
+/* ---- codebooks of eight weights: number t = 2h + j / 2 of a row's four, its half j % 2
+ * --------------------- */
+
+/* index[i]: of t = 2h + i. */
+CPU_INLINE void grids_of_8(const uint64_t *grid, const __m256i index[2], __m256i w[4])
+{
+    for (int j = 0; j < 4; j++) {
+        __m256i half = _mm256_add_epi32(index[j / 2], index[j / 2]);
+        half = _mm256_add_epi32(half, _mm256_set1_epi32(j % 2));
+        w[j] = _mm256_i32gather_epi32((const int *)(const void *)grid, half, 4);
+    }
+}
+
+/* Four bytes a row: two for each half. */
+CPU_INLINE __m256i two_bytes(const uint8_t *p)
+{
+    __m256i both = _mm256_broadcastsi128_si256(avx2_load_half(p));
+    return _mm256_srlv_epi32(both, _mm256_setr_epi32(0, 0, 0, 0, 16, 16, 16, 16));
+}
+
+/* Nibbles of the scales of 16 columns as 2 * sc + 1: byte 4b + k has 2b low, 2b + 1 high. */
+CPU_INLINE void nibble_scales(const uint8_t *p, __m128i sc[4])
+{
+    for (int i = 0; i < 2; i++) {
+        __m128i both = avx2_load_half(p + 16 * i);
+        __m128i low = bits_of(both, 0, 4), high = bits_of(both, 4, 4);
+        sc[2 * i] = _mm_unpacklo_epi32(low, high);
+        sc[2 * i + 1] = _mm_unpackhi_epi32(low, high);
+    }
+    for (int i = 0; i < 4; i++)
+        sc[i] = _mm_add_epi8(_mm_add_epi8(sc[i], sc[i]), _mm_set1_epi8(1));
+}
+
+/* d / 8: with scales of 2 * sc + 1, (0.5 + sc) / 4. */
+CPU_INLINE void d_eighth(const uint8_t *p, head_4 *h)
+{
+    h->d = _mm_mul_ps(four_halves(p), _mm_set1_ps(0.125f));
+    h->m = _mm_setzero_ps();
+}
+
+HEAD_4(iq2_xxs)
+{
+    (void)meta;
+    d_eighth(p, h);
+    bit_scales(p + 8, h->sc);
+}
+
+QUADS(iq2_xxs)
+{
+    const __m256i low = _mm256_set1_epi32(255);
+    __m256i g = two_bytes(p + 136 + 16 * b);
+    const __m256i index[2] = {_mm256_and_si256(g, low),
+                              _mm256_and_si256(_mm256_srli_epi32(g, 8), low)};
+    grids_of_8(fr_iq2xxs_grid, index, w);
+    apply_signs(running_signs(p + 8 + 16 * b), w);
+}
+
+HEAD_4(iq2_xs)
+{
+    (void)meta;
+    d_eighth(p, h);
+    nibble_scales(p + 264, h->sc);
+}
+
+/* Words of 9 bits index and 7 bits running xor of the signs. */
+QUADS(iq2_xs)
+{
+    const __m256i order = _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7), low = _mm256_set1_epi32(511);
+    __m256i words = _mm256_permutevar8x32_epi32(avx2_load(p + 8 + 32 * b), order);
+    const __m256i index[2] = {_mm256_and_si256(words, low),
+                              _mm256_and_si256(_mm256_srli_epi32(words, 16), low)};
+    const __m256i high = _mm256_set1_epi16(0xFE);
+    __m256i v = _mm256_and_si256(_mm256_srli_epi16(words, 8), high);
+    __m256i signs = _mm256_xor_si256(v, _mm256_srli_epi16(v, 1));
+    signs = _mm256_or_si256(signs, _mm256_srli_epi32(signs, 8)); /* bytes 0 and 2 to 0 and 1 */
+    grids_of_8(fr_iq2xs_grid, index, w);
+    apply_signs(signs, w);
+}
+
+HEAD_4(iq2_s)
+{
+    (void)meta;
+    d_eighth(p, h);
+    nibble_scales(p + 296, h->sc);
+}
+
+QUADS(iq2_s)
+{
+    const __m256i low = _mm256_set1_epi32(255), two = _mm256_set1_epi32(0x300);
+    const __m256i upper = _mm256_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4);
+    __m256i g = two_bytes(p + 8 + 16 * b);
+    __m256i high = _mm256_slli_epi32(_mm256_srlv_epi32(four_bytes(p + 136 + 4 * b), upper), 8);
+    const __m256i index[2] = {
+        _mm256_or_si256(_mm256_and_si256(g, low), _mm256_and_si256(high, two)),
+        _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi32(g, 8), low),
+                        _mm256_and_si256(_mm256_srli_epi32(high, 2), two))};
+    grids_of_8(fr_iq2s_grid, index, w);
+    apply_signs(two_bytes(p + 168 + 16 * b), w);
+}
+
+FROM_FOURS(iq3_k, 4, 0)
+FROM_FOURS(iq5_k, 4, 0)
+FROM_FOURS(iq4_ks, 2, 0)
+FROM_FOURS(iq5_ks, 2, 0)
+FROM_FOURS(iq3_s, 2, 0)
+FROM_FOURS(iq2_xxs, 2, 0)
+FROM_FOURS(iq2_xs, 4, 0)
+FROM_FOURS(iq2_s, 4, 0)
 FROM_FOURS(iq4_nl, 0, 0)
 FROM_FOURS(q4_1, 0, 0)
 FROM_FOURS(q5_0, 0, 0)

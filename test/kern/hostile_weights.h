@@ -32,6 +32,8 @@ static const scale_map scale_maps[] = {
     {FR_TYPE_Q5_0, 1, {0}},    {FR_TYPE_Q5_1, 2, {0, 2}},   {FR_TYPE_Q6_0, 1, {0}},
     {FR_TYPE_IQ4_NL, 1, {0}},  {FR_TYPE_Q2_K, 2, {80, 82}}, {FR_TYPE_Q3_K, 1, {108}},
     {FR_TYPE_IQ4_XS, 1, {0}},  {FR_TYPE_IQ4_K, 1, {0}},     {FR_TYPE_IQ2_K, 1, {0}},
+    {FR_TYPE_IQ3_K, 1, {0}},   {FR_TYPE_IQ5_K, 1, {0}},     {FR_TYPE_IQ2_XXS, 1, {0}},
+    {FR_TYPE_IQ2_XS, 1, {0}},  {FR_TYPE_IQ2_S, 1, {0}},     {FR_TYPE_IQ3_S, 1, {0}},
     {FR_TYPE_IQ3_XXS, 1, {0}}};
 
 static const scale_map *scale_map_of(fr_type type)

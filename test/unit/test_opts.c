@@ -279,7 +279,8 @@ static void bad_values(void **state)
     fails(CLI("-c", "99999999999999999999"), FR_ERANGE,
           "-c: found '99999999999999999999', expected a whole number from 0 to 16777216");
     fails(CLI("-mla", "4"), FR_ERANGE, "-mla: found '4', expected a whole number from 0 to 3");
-    fails(CLI("--isa", "mmx"), FR_EINVAL, "--isa: found 'mmx', expected one of auto, scalar, avx2");
+    fails(CLI("--isa", "mmx"), FR_EINVAL,
+          "--isa: found 'mmx', expected one of auto, scalar, avx2, avx512");
     fails(CLI("-ngl", "some"), FR_EINVAL,
           "-ngl: found 'some', expected a whole number from -1 to 100000, auto, all");
     fails(CLI("--temp", "nan"), FR_EINVAL, "--temp: found 'nan', expected a number from -1 to 100");
