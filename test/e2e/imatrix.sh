@@ -50,4 +50,15 @@ refuse "expected an importance matrix" --in-file "$text" -o "$tmp/x.gguf"
 refuse "$tmp/none" --in-file "$tmp/none" -o "$tmp/x.gguf"
 refuse "belong to different models" -m "$2/test/data/logits/v3.gguf" -f "$text" -c 32 --chunks 1 --in-file "$tmp/all.gguf" -o "$tmp/x.gguf"
 [ ! -e "$tmp/x.gguf" ] || { echo "found x.gguf after failures"; bad=1; }
+
+# ferry-quantize reads both forms; the result is a little off the model, the same for both
+"$1/ferry-perplexity" -m "$demo" -f "$text" -c 256 --chunks 2 --kl-divergence-base "$tmp/base" > /dev/null 2>&1 || bad=1
+for form in gguf dat; do
+    "$1/ferry-quantize" --allow-requantize --pure --imatrix "$tmp/all.$form" "$demo" "$tmp/q.gguf" Q2_K 2 > "$tmp/out" 2>&1 || { cat "$tmp/out"; bad=1; }
+    "$1/ferry-gguf" dump "$tmp/q.gguf" | grep -qE '^quantize\.imatrix\.entries_count +i32 +44$' || { echo "expected 44 entries in a file quantized with all.$form"; bad=1; }
+    "$1/ferry-perplexity" -m "$tmp/q.gguf" --kl-divergence --kl-divergence-base "$tmp/base" 2> "$tmp/err" | grep 'Mean    KLD' > "$tmp/kld.$form"
+done
+cat "$tmp/kld.gguf"
+awk '{ v[NR] = $3 } END { exit !(v[1] > 0.001 && v[1] < 0.5 && v[1] - v[2] < 0.01 * v[1] && v[2] - v[1] < 0.01 * v[1]) }' "$tmp/kld.gguf" "$tmp/kld.dat" ||
+    { echo "divergence of a Q2_K model: found $(cat "$tmp"/kld.*)"; bad=1; }
 exit $bad

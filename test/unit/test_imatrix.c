@@ -209,6 +209,75 @@ static void split_kv_b(void **state)
     colsum_free(&whole);
 }
 
+/* ---- what the engine tells */
+
+/* The first rows that the experts of layer 1 read: inputs, chosen experts, and what down reads. */
+enum { ROWS = 5, N_FF = 128 };
+static float gate_x[ROWS * N_EMBD], down_x[ROWS * USED * N_FF];
+static int32_t gate_experts[ROWS * USED], down_experts[ROWS * USED];
+
+static void keep_rows(void *user, const fr_observation *o)
+{
+    (void)user;
+    if (strcmp(o->weight, "blk.1.ffn_gate_exps.weight") == 0) {
+        assert_true(o->n_rows >= ROWS && o->per_row == USED && o->n_mat == 16);
+        for (int r = 0; r < ROWS; r++)
+            memcpy(gate_x + r * N_EMBD, o->x + r * o->ldx, N_EMBD * sizeof *gate_x);
+        memcpy(gate_experts, o->mats, sizeof gate_experts);
+    } else if (strcmp(o->weight, "blk.1.ffn_down_exps.weight") == 0) {
+        assert_true(o->per_row == 1 && o->cols == N_FF);
+        for (int r = 0; r < ROWS * USED; r++)
+            memcpy(down_x + r * N_FF, o->x + r * o->ldx, N_FF * sizeof *down_x);
+        memcpy(down_experts, o->mats, sizeof down_experts);
+    }
+}
+
+static double expert_dot(const fr_gguf *g, const char *name, int32_t expert, int row,
+                         const float *x)
+{
+    const fr_gguf_tensor *t = fr_gguf_find_tensor(g, name);
+    float w[N_EMBD];
+    double dot = 0;
+    fr_decode_row(t->type, t->layout, fr_gguf_tensor_data(g, t), expert * N_FF + row, N_EMBD, w);
+    for (int i = 0; i < N_EMBD; i++)
+        dot += (double)w[i] * (double)x[i];
+    return dot;
+}
+
+static fr_status ignore_logits(void *user, int64_t pos, int64_t n_rows, const float *logits,
+                               fr_err *er)
+{
+    (void)user, (void)pos, (void)n_rows, (void)logits, (void)er;
+    return FR_OK;
+}
+
+/* Row r of down is silu(gate x) * (up x) of the expert that it is said to meet. */
+static void rows_meet_their_experts(void **state)
+{
+    (void)state;
+    fr_engine_config cfg = logits_config(MODEL_V3);
+    fr_engine *e;
+    fr_session *s;
+    fr_gguf *g;
+    assert_ok(fr_gguf_open(MODEL_V3, 0, &g, &err));
+    assert_ok(fr_engine_open(&cfg, &e, &err));
+    assert_ok(fr_session_open(e, &s, &err));
+    assert_ok(fr_engine_observe(e, keep_rows, NULL, &err));
+    assert_ok(fr_session_append_all(s, chunks.tokens.ids, 20, ignore_logits, NULL, &err));
+    assert_memory_equal(gate_experts, down_experts, sizeof gate_experts);
+    for (int r = 0; r < ROWS * USED; r++)
+        for (int k = 0; k < N_FF; k++) {
+            const float *x = gate_x + r / USED * N_EMBD;
+            double gate = expert_dot(g, "blk.1.ffn_gate_exps.weight", gate_experts[r], k, x);
+            double up = expert_dot(g, "blk.1.ffn_up_exps.weight", gate_experts[r], k, x);
+            double hidden = gate / (1 + exp(-gate)) * up;
+            assert_true(fabs(hidden - (double)down_x[r * N_FF + k]) < 1e-4 * (1 + fabs(hidden)));
+        }
+    fr_session_close(s);
+    fr_engine_close(e);
+    fr_gguf_close(g);
+}
+
 /* ---- files */
 
 /* Two weights: dense of 3 columns; 2 experts of 2 columns, the second one never used. */
@@ -480,10 +549,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sums_of_the_model), cmocka_unit_test(threads_and_scoring),
-        cmocka_unit_test(split_kv_b),        cmocka_unit_test(gguf_form),
-        cmocka_unit_test(older_form),        cmocka_unit_test(forms_agree),
-        cmocka_unit_test(merging),           cmocka_unit_test(damaged_files),
-        cmocka_unit_test(out_of_memory),
+        cmocka_unit_test(split_kv_b),        cmocka_unit_test(rows_meet_their_experts),
+        cmocka_unit_test(gguf_form),         cmocka_unit_test(older_form),
+        cmocka_unit_test(forms_agree),       cmocka_unit_test(merging),
+        cmocka_unit_test(damaged_files),     cmocka_unit_test(out_of_memory),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
