@@ -135,19 +135,28 @@ static fr_status fail_regex(const fr_rule *rule, const plan_pattern_fault *fault
     return fail_rule(rule, st, &what, err);
 }
 
-static fr_status fail_device(const fr_rule *rule, fr_str device, fr_err *err)
+/* What the command line's own syntax may have done to a rule. */
+static const char *cli_hint(const fr_rule *rule, fr_str regex, fr_str device)
+{
+    if (rule->source != FR_RULE_CLI)
+        return NULL;
+    if (fr_str_is(regex, "layout"))
+        return "; a layout can be chosen in INI and rule files only";
+    if (device.n && memchr(device.p, '=', device.n))
+        return "; on the command line the first '=' ends the expression: put one that contains '=' "
+               "into a rule file (--override-tensor-file)";
+    return NULL;
+}
+
+static fr_status fail_device(const fr_rule *rule, fr_str regex, fr_str device, fr_err *err)
 {
     fr_buf what = {0};
     int shown = device.n < 60 ? (int)device.n : 60;
+    const char *hint = cli_hint(rule, regex, device);
     fr_status st = fr_buf_printf(
-        &what, err, "found the device \"%.*s\", expected CPU, CUDA0 (1, 2 ...), CUDA* or NUMA0",
-        shown, device.n ? device.p : "");
-    if (st == FR_OK && rule->source == FR_RULE_CLI && device.n && memchr(device.p, '=', device.n))
-        st = fr_buf_puts(&what,
-                         "; on the command line the first '=' ends the expression: put one that "
-                         "contains '=' into a rule file (--override-tensor-file)",
-                         err);
-    else if (st == FR_OK)
+        &what, err, "found the device \"%.*s\", expected CPU, CUDA0 (1, 2 ...), CUDA* or NUMA0%s",
+        shown, device.n ? device.p : "", hint ? hint : "");
+    if (st == FR_OK && !hint)
         st = plan_device_hint(device, &what, err);
     return fail_rule(rule, st, &what, err);
 }
@@ -207,7 +216,7 @@ static fr_status finish(fr_rules *r, fr_rule *rule, fr_str regex, fr_str device,
                         fr_err *err)
 {
     if (!plan_target_parse(device, &rule->target))
-        return fail_device(rule, device, err);
+        return fail_device(rule, regex, device, err);
     if (regex.n == 0)
         return fail_shape(rule, true, err);
     rule->target.layout = layout;

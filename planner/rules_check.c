@@ -299,9 +299,11 @@ static int rule_of_expert(const fr_rule_pieces *p, int64_t expert)
     return -1;
 }
 
-/* The names of the three matrices of each layer: index + 1, 0 for none. */
+/* The three matrices of each layer. */
 typedef struct {
-    size_t name[PLAN_MAX_LAYERS][N_PARTS];
+    size_t name[PLAN_MAX_LAYERS][N_PARTS]; /* index + 1, 0 for none */
+    placing at[PLAN_MAX_LAYERS];           /* of torn layers */
+    plan_layers torn;                      /* and not reported yet */
 } layer_parts;
 
 static void find_parts(const check *c, layer_parts *parts)
@@ -309,8 +311,7 @@ static void find_parts(const check *c, layer_parts *parts)
     for (size_t i = 0; i < c->args->n_names; i++) {
         int64_t layer;
         fr_str rest;
-        if (!plan_name_layer(fr_str_of(c->args->names[i]), &layer, &rest) ||
-            layer >= PLAN_MAX_LAYERS)
+        if (!plan_name_layer(fr_str_of(c->args->names[i]), &layer, &rest))
             continue;
         for (int k = 0; k < N_PARTS; k++) {
             size_t n = strlen(part_names[k]);
@@ -377,28 +378,23 @@ static fr_status report_torn(check *c, const plan_layers *layers, const placing 
     return st;
 }
 
-/* Layers that are torn in the same way are reported together. */
-static fr_status check_torn(check *c, const layer_parts *parts, fr_err *err)
+/* Layers that are torn in the same way are reported together, with the rules of the first. */
+static fr_status check_torn(check *c, layer_parts *parts, fr_err *err)
 {
-    placing last = {{-1, -1, -1}};
-    plan_layers layers = {0};
-    bool open = false; /* layers are waiting for their report */
-    for (int64_t i = 0; i <= PLAN_MAX_LAYERS; i++) {
-        placing now = {{-1, -1, -1}};
-        bool torn = false;
-        if (i < PLAN_MAX_LAYERS)
-            FR_TRY(find_torn(c, parts->name[i], &now, &torn, err));
-        if (open && (!torn || !same_devices(c, &now, &last))) {
-            FR_TRY(report_torn(c, &layers, &last, err));
-            layers = (plan_layers){0};
-            open = false;
-        }
-        if (!torn)
-            continue;
-        if (!open)
-            last = now;
-        open = true;
-        plan_layers_add(&layers, i);
+    for (int64_t i = 0; i < PLAN_MAX_LAYERS; i++) {
+        bool torn;
+        FR_TRY(find_torn(c, parts->name[i], &parts->at[i], &torn, err));
+        if (torn)
+            plan_layers_add(&parts->torn, i);
+    }
+    for (int64_t i; (i = plan_layers_next(&parts->torn, 0)) >= 0;) {
+        plan_layers same = {0};
+        for (int64_t k = i; k >= 0; k = plan_layers_next(&parts->torn, k + 1))
+            if (same_devices(c, &parts->at[i], &parts->at[k]))
+                plan_layers_add(&same, k);
+        FR_TRY(report_torn(c, &same, &parts->at[i], err));
+        for (int w = 0; w < PLAN_MAX_LAYERS / 64; w++)
+            parts->torn.bits[w] &= ~same.bits[w];
     }
     return FR_OK;
 }

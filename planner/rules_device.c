@@ -93,7 +93,6 @@ static const struct {
     {"RPC", "; ferry runs on one machine"},
     {"GPU", "; GPUs are called CUDA0, CUDA1 ..."},
     {"RAM", "; the machine's memory is called CPU"},
-    {"layout", "; a layout can be chosen in INI and rule files only"},
 };
 
 /* The same without regard to case is a device: "cuda0". */

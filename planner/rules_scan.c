@@ -267,12 +267,14 @@ fr_status plan_layers_print(const plan_layers *set, fr_buf *out, fr_err *err)
 bool plan_name_layer(fr_str name, int64_t *layer, fr_str *rest)
 {
     size_t at = 4;
+    int64_t number = 0;
     if (name.n < 6 || memcmp(name.p, "blk.", 4) != 0)
         return false;
-    for (*layer = 0; at < name.n && is_digit(name.p[at]) && at < 13; at++)
-        *layer = *layer * 10 + (name.p[at] - '0');
-    if (at == 4 || at + 1 >= name.n || name.p[at] != '.')
+    for (; at < name.n && is_digit(name.p[at]) && number < PLAN_MAX_LAYERS; at++)
+        number = number * 10 + (name.p[at] - '0');
+    if (at == 4 || at + 1 >= name.n || name.p[at] != '.' || number >= PLAN_MAX_LAYERS)
         return false;
+    *layer = number;
     *rest = (fr_str){name.p + at + 1, name.n - at - 1};
     return true;
 }

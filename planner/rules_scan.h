@@ -38,7 +38,8 @@ int64_t plan_layers_next(const plan_layers *set, int64_t from);
 /* Appends "layer 3", "layers 0, 1, 2", "layers 3 to 60", "layers 0, 1, 2, 5 to 60". */
 fr_status plan_layers_print(const plan_layers *set, fr_buf *out, fr_err *err);
 
-/* "blk.12.ffn_up.weight" -> 12 and "ffn_up.weight"; false for names outside layers. */
+/* "blk.12.ffn_up.weight" -> 12 and "ffn_up.weight"; false, and nothing set, for names outside
+ * layers, or of layers from PLAN_MAX_LAYERS on. */
 bool plan_name_layer(fr_str name, int64_t *layer, fr_str *rest);
 
 #endif
