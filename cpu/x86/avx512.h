@@ -7,5 +7,6 @@
 #include "cpu/x86/avx2.h"
 
 void cpu_avx512_fill_rows(cpu_table *t);
+void cpu_avx512_fill_plain(cpu_table *t);
 
 #endif
