@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "planner/cost_layers.h"
 
@@ -15,16 +16,21 @@ static const double CPU_READ = 0.85, CPU_DOT = 0.80;
 static const double GPU_READ = 0.80, GPU_GEMM = 0.60;
 static const double LINK = 0.85;
 
-/* Seconds to hand a few KiB from one device to another and have the other side begin: a copy, its
- * event, and the wait for it. */
+/* Seconds to hand a few KiB from one device to another and have it go on there: the host submits a
+ * copy in 5 - 7 us (Wu et al. 2026, arXiv 2602.21548, section 5.2) and a kernel in 4 - 6 us, and an
+ * event is waited for as long. */
 static const double HOP_SECONDS = 20e-6;
 
-/* Seconds of a GPU between the kernels of a layer, when launched as one graph. */
+/* Seconds of the host for each further device that a layer's experts are on: one copy more, and one
+ * after another. */
+static const double JOIN_SECONDS = 6e-6;
+
+/* Seconds between the kernels of a layer, some 30 of 1 us, when launched as a graph. */
 static const double GPU_LAYER_SECONDS = 30e-6;
 
 /* Experts are sent to GPUs for at least as many tokens: below, the ids are not known early enough
  * and too few tokens share what was sent. */
-static const double STREAM_TOKENS = 32;
+static const int64_t STREAM_TOKENS = 32;
 
 /* The depth that the objective looks at, if the context is as long. */
 static const int64_t GOAL_DEPTH = 4096;
@@ -78,9 +84,13 @@ plan_machine plan_machine_of(const fr_hardware *hw, const fr_plan_options *o)
                                       .to = g->h2d * LINK,
                                       .from = g->d2h * LINK,
                                       .twin = 1 + twin};
-        if (twin == i && gpu_is_used(o, i))
+        if (twin == i && gpu_is_used(o, i)) {
+            m.link_part[1 + i] = m.rates[1 + i].to;
             m.all_links += m.rates[1 + i].to;
+        }
     }
+    for (int d = 1; d < m.n_devices && m.all_links > 0; d++)
+        m.link_part[d] /= m.all_links;
     return m;
 }
 
@@ -107,6 +117,32 @@ static void add_cache(plan_step *s, const fr_model *m, const plan_attn_work *w, 
     s->cache = (plan_work){positions * w->pos_bytes, 0, s->expanded ? expanded : direct};
 }
 
+/* Seconds of work on a device: the larger of reading and computing. *busy may be NULL. */
+static double work_seconds(const plan_machine *m, plan_work w, int d, plan_busy *busy)
+{
+    const plan_rates *r = &m->rates[d];
+    double memory = r->bandwidth > 0 ? w.bytes / r->bandwidth : 0;
+    double compute = (r->int_ops > 0 ? w.int_ops / r->int_ops : 0) +
+                     (r->float_ops > 0 ? w.float_ops / r->float_ops : 0);
+    if (busy)
+        *(memory >= compute ? &busy->memory[d] : &busy->compute[d]) += fmax(memory, compute);
+    return fmax(memory, compute);
+}
+
+static double hop_seconds(const plan_machine *m, double bytes, int from, int to, plan_busy *busy)
+{
+    if (from == to)
+        return 0;
+    double out = m->rates[from].from, in = m->rates[to].to; /* 0: the CPU, or unknown */
+    double rate = out > 0 && (in <= 0 || out < in) ? out : in;
+    double link = rate > 0 ? bytes / rate : 0;
+    if (busy) {
+        busy->latency += HOP_SECONDS;
+        busy->links += link;
+    }
+    return HOP_SECONDS + link;
+}
+
 plan_step plan_step_of(const plan_machine *machine, const fr_model *m, const fr_plan_options *o,
                        int64_t depth, int64_t n_tokens)
 {
@@ -117,167 +153,158 @@ plan_step plan_step_of(const plan_machine *machine, const fr_model *m, const fr_
     plan_step s = {.machine = machine,
                    .n_tokens = (double)n_tokens,
                    .n_outputs = one_sequence ? 1 : (double)n_tokens,
-                   .hidden_bytes = (double)n_tokens * (double)hp->n_embd * sizeof(float),
-                   .streams = (double)n_tokens >= STREAM_TOKENS && machine->all_links > 0};
+                   .hidden_bytes = (double)hp->n_embd * sizeof(float),
+                   .streams = n_tokens >= STREAM_TOKENS && machine->all_links > 0};
     if (hp->n_expert > 0)
         s.expert_part =
             1 - pow(1 - (double)hp->n_expert_used / (double)hp->n_expert, (double)n_tokens);
     add_cache(&s, m, &attn, (double)depth, one_sequence);
+    for (int a = 0; a < machine->n_devices; a++)
+        for (int b = 0; b < machine->n_devices; b++)
+            s.hop[a][b] = hop_seconds(machine, s.hidden_bytes * s.n_tokens, a, b, NULL);
     return s;
 }
 
-/* Seconds of work for all tokens on a device: the larger of reading and computing. */
-static double work_seconds(const plan_step *s, const plan_work *w, int d, plan_busy *busy)
+double plan_output_seconds(const plan_step *s, const plan_work *w, int from, int device,
+                           plan_busy *busy)
 {
-    const plan_rates *r = &s->machine->rates[d];
-    double memory = r->bandwidth > 0 ? w->bytes / r->bandwidth : 0;
-    double compute = (r->int_ops > 0 ? w->int_ops / r->int_ops : 0) +
-                     (r->float_ops > 0 ? w->float_ops / r->float_ops : 0);
-    if (busy)
-        *(memory >= compute ? &busy->memory[d] : &busy->compute[d]) += fmax(memory, compute);
-    return fmax(memory, compute);
-}
-
-static double move_seconds(const plan_step *s, double bytes, int from, int to, plan_busy *busy)
-{
-    const plan_rates *a = &s->machine->rates[from], *b = &s->machine->rates[to];
-    double slowest = from == FR_PLAN_CPU ? b->to : a->from;
-    if (from != FR_PLAN_CPU && to != FR_PLAN_CPU && b->to > 0 && b->to < slowest)
-        slowest = b->to;
-    double link = slowest > 0 ? bytes / slowest : 0;
-    if (busy) {
-        busy->latency += HOP_SECONDS;
-        busy->links += link;
-    }
-    return HOP_SECONDS + link;
-}
-
-double plan_hop_seconds(const plan_step *s, double tokens, int from, int to, plan_busy *busy)
-{
-    if (from == to)
-        return 0;
-    return move_seconds(s, s->hidden_bytes * tokens / s->n_tokens, from, to, busy);
-}
-
-double plan_output_seconds(const plan_step *s, const plan_work *w, int device, plan_busy *busy)
-{
-    plan_work all = scaled(*w, 1, s->n_outputs);
-    return work_seconds(s, &all, device, busy);
+    double t = hop_seconds(s->machine, s->hidden_bytes * s->n_outputs, from, device, busy);
+    return t + work_seconds(s->machine, scaled(*w, 1, s->n_outputs), device, busy);
 }
 
 /* ---- a layer ----------------------------------------------------------------------------------
  */
 
-static void add_busy(plan_busy *to, const plan_busy *b)
-{
-    for (int d = 0; d < FR_PLAN_MAX_DEVICES; d++) {
-        to->memory[d] += b->memory[d];
-        to->compute[d] += b->compute[d];
-    }
-    to->links += b->links;
-    to->latency += b->latency;
-}
-
-/* Attention, router and norms. */
-static double attention_seconds(const plan_step *s, const plan_layer_work *w, int dense,
+/* Attention, router and norms on a device. */
+static double attention_seconds(const plan_step *s, const plan_layer_work *w, int d,
                                 plan_busy *busy)
 {
-    plan_work weights = scaled(w->attn[s->expanded], 1, s->n_tokens);
-    double t = work_seconds(s, &weights, dense, busy);
-    int cache = s->machine->kv_on_cpu ? FR_PLAN_CPU : dense;
-    t += work_seconds(s, &s->cache, cache, busy);
-    t += plan_hop_seconds(s, s->n_tokens, dense, cache, busy);
-    t += plan_hop_seconds(s, s->n_tokens, cache, dense, busy);
-    if (dense != FR_PLAN_CPU) {
-        t += GPU_LAYER_SECONDS;
-        if (busy)
-            busy->latency += GPU_LAYER_SECONDS;
+    const plan_machine *m = s->machine;
+    double bytes = s->hidden_bytes * s->n_tokens;
+    int cache = m->kv_on_cpu ? FR_PLAN_CPU : d;
+    double t = work_seconds(m, scaled(w->attn[s->expanded], 1, s->n_tokens), d, busy);
+    t += work_seconds(m, s->cache, cache, busy);
+    t += hop_seconds(m, bytes, d, cache, busy) + hop_seconds(m, bytes, cache, d, busy);
+    if (d == FR_PLAN_CPU)
+        return t;
+    if (busy)
+        busy->latency += GPU_LAYER_SECONDS;
+    return t + GPU_LAYER_SECONDS;
+}
+
+static double own_seconds(const plan_step *s, const plan_layer_work *w, int d, plan_busy *busy)
+{
+    return work_seconds(s->machine, scaled(w->ffn, 1, s->n_tokens), d, busy);
+}
+
+/* A share of the routed experts. */
+static double expert_seconds(const plan_step *s, const plan_layer_work *w, int d, double share,
+                             plan_busy *busy)
+{
+    plan_work part = scaled(w->experts, share * s->expert_part, share * s->n_tokens);
+    return work_seconds(s->machine, part, d, busy);
+}
+
+plan_layer_times plan_layer_times_of(const plan_step *s, const plan_layer_work *w)
+{
+    const plan_machine *m = s->machine;
+    plan_layer_times t = {.sent = 0};
+    for (int d = 0; d < m->n_devices; d++) {
+        t.attention[d] = attention_seconds(s, w, d, NULL);
+        t.own[d] = own_seconds(s, w, d, NULL);
+        t.experts[d] = expert_seconds(s, w, d, 1, NULL);
+    }
+    if (s->streams) {
+        double ram = m->rates[FR_PLAN_CPU].bandwidth;
+        t.sent =
+            w->experts.bytes * s->expert_part / (ram > 0 ? fmin(ram, m->all_links) : m->all_links);
     }
     return t;
 }
 
-/* The experts on one device, and the way there and back. */
-static double expert_seconds(const plan_step *s, const plan_layer_work *w, int d, int dense,
-                             double share, plan_busy *busy)
+/* The feed-forward part with experts shared out so: devices work side by side, except virtual GPUs
+ * of one physical GPU, which take turns. */
+static double ffn_seconds(const plan_step *s, const plan_layer_times *lt, int dense,
+                          const double share[FR_PLAN_MAX_DEVICES], int *slowest)
 {
-    if (share <= 0)
-        return 0;
-    plan_work part = scaled(w->experts, share * s->expert_part, share * s->n_tokens);
-    double t = work_seconds(s, &part, d, busy);
-    t += plan_hop_seconds(s, s->n_tokens, dense, d, busy);
-    return t + plan_hop_seconds(s, s->n_tokens, d, dense, busy);
+    const plan_machine *m = s->machine;
+    double t[FR_PLAN_MAX_DEVICES] = {0}, join = 0;
+    for (int d = 0; d < m->n_devices; d++) {
+        double here = d == dense ? lt->own[d] : 0;
+        if (share[d] > 0) {
+            here += share[d] * lt->experts[d] + s->hop[dense][d] + s->hop[d][dense];
+            join += d != dense ? JOIN_SECONDS : 0;
+        }
+        t[m->rates[d].twin] += here;
+    }
+    *slowest = FR_PLAN_CPU;
+    for (int d = 1; d < m->n_devices; d++)
+        if (t[d] > t[*slowest])
+            *slowest = d;
+    return t[*slowest] + join;
 }
 
-/* The feed-forward part with experts shared out so; devices work side by side, except virtual GPUs
- * of one physical GPU, which take turns. */
-static double ffn_seconds(const plan_step *s, const plan_layer_work *w, int dense,
-                          const double share[FR_PLAN_MAX_DEVICES], plan_busy *busy)
+/* What each device computes when the experts of the RAM are sent to the GPUs, each link carrying
+ * what it can. */
+static void streamed_share(const plan_machine *m, const double share[FR_PLAN_MAX_DEVICES],
+                           double out[FR_PLAN_MAX_DEVICES])
 {
-    double t[FR_PLAN_MAX_DEVICES] = {0}, most = 0;
-    int n = s->machine->n_devices, slowest = dense;
-    plan_work own = scaled(w->ffn, 1, s->n_tokens);
-    t[s->machine->rates[dense].twin] = work_seconds(s, &own, dense, NULL);
-    for (int d = 0; d < n; d++)
-        t[s->machine->rates[d].twin] += expert_seconds(s, w, d, dense, share[d], NULL);
-    for (int d = 0; d < n; d++)
-        if (t[d] > most) {
-            most = t[d];
-            slowest = d;
+    out[FR_PLAN_CPU] = 0;
+    for (int d = 1; d < m->n_devices; d++)
+        out[d] = share[d] + share[FR_PLAN_CPU] * m->link_part[d];
+}
+
+double plan_layer_seconds(const plan_step *s, const plan_layer_times *t, int dense,
+                          const double share[FR_PLAN_MAX_DEVICES], plan_layer_wait *wait)
+{
+    plan_layer_wait w = {.streamed = false};
+    double least = t->attention[dense] + ffn_seconds(s, t, dense, share, &w.slowest);
+    if (s->streams && share[FR_PLAN_CPU] > 0) {
+        double part[FR_PLAN_MAX_DEVICES], link = share[FR_PLAN_CPU] * t->sent;
+        int slowest;
+        streamed_share(s->machine, share, part);
+        double gpus = t->attention[dense] + ffn_seconds(s, t, dense, part, &slowest);
+        if (fmax(gpus, link) < least) {
+            least = fmax(gpus, link);
+            w = (plan_layer_wait){true, link >= gpus, slowest};
         }
-    for (int d = 0; d < n && busy; d++) {
-        if (s->machine->rates[d].twin != s->machine->rates[slowest].twin)
+    }
+    if (wait)
+        *wait = w;
+    return least;
+}
+
+/* Charges a layer's seconds to what it waits for. */
+static void charge_layer(const plan_step *s, const plan_layer_work *w, const plan_layer_times *t,
+                         int dense, const double share[FR_PLAN_MAX_DEVICES], plan_busy *busy)
+{
+    const plan_machine *m = s->machine;
+    plan_layer_wait wait;
+    double part[FR_PLAN_MAX_DEVICES], bytes = s->hidden_bytes * s->n_tokens;
+    double seconds = plan_layer_seconds(s, t, dense, share, &wait);
+    if (wait.by_links) {
+        double ram = m->rates[FR_PLAN_CPU].bandwidth;
+        *(ram > 0 && ram < m->all_links ? &busy->memory[FR_PLAN_CPU] : &busy->links) += seconds;
+        return;
+    }
+    if (wait.streamed)
+        streamed_share(m, share, part);
+    else
+        memcpy(part, share, sizeof part);
+    attention_seconds(s, w, dense, busy);
+    for (int d = 0; d < m->n_devices; d++) {
+        if (part[d] > 0 && d != dense)
+            busy->latency += JOIN_SECONDS;
+        if (m->rates[d].twin != wait.slowest)
             continue;
         if (d == dense)
-            work_seconds(s, &own, d, busy);
-        expert_seconds(s, w, d, dense, share[d], busy);
-    }
-    return most;
-}
-
-/* The same with the experts of the RAM sent to the GPUs, each link carrying what it can; *link =
- * the seconds of the links, which run beside the whole layer. */
-static double streamed_seconds(const plan_step *s, const plan_layer_work *w, int dense,
-                               const double share[FR_PLAN_MAX_DEVICES], double *link,
-                               plan_busy *busy)
-{
-    const plan_machine *mc = s->machine;
-    double sent = share[FR_PLAN_CPU], part[FR_PLAN_MAX_DEVICES] = {0};
-    double ram = mc->rates[FR_PLAN_CPU].bandwidth;
-    for (int d = 1; d < mc->n_devices; d++) {
-        bool first = mc->rates[d].twin == d;
-        part[d] = share[d] + (first ? sent * mc->rates[d].to / mc->all_links : 0);
-    }
-    double rate = ram > 0 ? fmin(ram, mc->all_links) : mc->all_links;
-    *link = w->experts.bytes * s->expert_part * sent / rate;
-    return ffn_seconds(s, w, dense, part, busy);
-}
-
-double plan_layer_seconds(const plan_step *s, const plan_layer_work *w, int dense,
-                          const double share[FR_PLAN_MAX_DEVICES], plan_busy *busy)
-{
-    plan_busy attn_busy = {.links = 0}, ffn_busy = {.links = 0};
-    double attn = attention_seconds(s, w, dense, busy ? &attn_busy : NULL);
-    double ffn = ffn_seconds(s, w, dense, share, busy ? &ffn_busy : NULL), all = attn + ffn;
-    if (s->streams && share[FR_PLAN_CPU] > 0) {
-        plan_busy stream_busy = {.links = 0};
-        double link;
-        double ffn_s = streamed_seconds(s, w, dense, share, &link, busy ? &stream_busy : NULL);
-        if (fmax(attn + ffn_s, link) < all) {
-            all = fmax(attn + ffn_s, link);
-            ffn_busy = stream_busy;
-            if (busy && link >= attn + ffn_s) {
-                double ram = s->machine->rates[FR_PLAN_CPU].bandwidth;
-                bool by_ram = ram > 0 && ram < s->machine->all_links;
-                *(by_ram ? &busy->memory[FR_PLAN_CPU] : &busy->links) += link;
-                return all;
-            }
+            own_seconds(s, w, d, busy);
+        if (part[d] > 0) {
+            expert_seconds(s, w, d, part[d], busy);
+            hop_seconds(m, bytes, dense, d, busy);
+            hop_seconds(m, bytes, d, dense, busy);
         }
     }
-    if (busy) {
-        add_busy(busy, &attn_busy);
-        add_busy(busy, &ffn_busy);
-    }
-    return all;
 }
 
 /* ---- whole steps ------------------------------------------------------------------------------
@@ -322,17 +349,20 @@ static void name_bound(const plan_machine *m, const plan_busy *b, char out[48])
 static double step_seconds(const plan_step *s, const fr_model *m, const fr_assignment *a,
                            plan_busy *busy)
 {
-    double t = 0;
+    double seconds = 0, bytes = s->hidden_bytes * s->n_tokens;
     int at = a->n_layer > 0 ? a->dense_device[0] : a->output_device;
     for (int il = 0; il < a->n_layer; il++) {
         plan_layer_work w = plan_layer_work_of(m, il);
-        t += plan_hop_seconds(s, s->n_tokens, at, a->dense_device[il], busy);
-        at = a->dense_device[il];
-        t += plan_layer_seconds(s, &w, at, a->expert_share[il], busy);
+        plan_layer_times t = plan_layer_times_of(s, &w);
+        int dense = a->dense_device[il];
+        seconds += hop_seconds(s->machine, bytes, at, dense, busy);
+        seconds += plan_layer_seconds(s, &t, dense, a->expert_share[il], NULL);
+        if (busy)
+            charge_layer(s, &w, &t, dense, a->expert_share[il], busy);
+        at = dense;
     }
     plan_work out = plan_output_work(m);
-    t += plan_hop_seconds(s, s->n_outputs, at, a->output_device, busy);
-    return t + plan_output_seconds(s, &out, a->output_device, busy);
+    return seconds + plan_output_seconds(s, &out, at, a->output_device, busy);
 }
 
 double plan_step_seconds(const fr_model *m, const fr_hardware *hw, const fr_plan_options *o,

@@ -39,7 +39,8 @@ typedef struct {
 typedef struct {
     int n_devices;
     plan_rates rates[FR_PLAN_MAX_DEVICES];
-    double all_links; /* host to all GPUs at once, RAM bandwidth not counted */
+    double all_links;                      /* host to all GPUs at once, RAM bandwidth not counted */
+    double link_part[FR_PLAN_MAX_DEVICES]; /* of what is sent over all links: each one's */
     bool kv_on_cpu;
 } plan_machine;
 
@@ -55,26 +56,43 @@ typedef struct {
 typedef struct {
     const plan_machine *machine;
     double n_tokens, n_outputs;
-    double expert_part;  /* of the routed experts that at least one token uses */
-    double hidden_bytes; /* of the hidden state of all tokens */
+    double expert_part;  /* of the routed experts: those that at least one token uses */
+    double hidden_bytes; /* of the hidden state of one token */
     bool expanded;       /* attention on expanded K and V */
     bool streams;        /* experts may be sent to the GPUs */
     plan_work cache;     /* attention over the cache, all tokens */
+    double hop[FR_PLAN_MAX_DEVICES][FR_PLAN_MAX_DEVICES]; /* seconds of the hidden state of all
+                                                             tokens from a device to another */
 } plan_step;
 
 plan_step plan_step_of(const plan_machine *machine, const fr_model *m, const fr_plan_options *o,
                        int64_t depth, int64_t n_tokens);
 
-/* Seconds of a layer whose dense part is on `dense` and whose experts are shared out so. *busy
- * (NULL: not wanted) is added to. */
-double plan_layer_seconds(const plan_step *s, const plan_layer_work *w, int dense,
-                          const double share[FR_PLAN_MAX_DEVICES], plan_busy *busy);
+/* Seconds of the parts of one layer in one step, on each device that could have them. */
+typedef struct {
+    double attention[FR_PLAN_MAX_DEVICES]; /* with the cache and the way to it */
+    double own[FR_PLAN_MAX_DEVICES];       /* dense or shared feed-forward */
+    double experts[FR_PLAN_MAX_DEVICES];   /* all routed experts; a share takes its share */
+    double sent;                           /* all routed experts over all links */
+} plan_layer_times;
 
-/* Seconds that the hidden state of `tokens` tokens takes between devices; 0 when they are one. */
-double plan_hop_seconds(const plan_step *s, double tokens, int from, int to, plan_busy *busy);
+plan_layer_times plan_layer_times_of(const plan_step *s, const plan_layer_work *w);
 
-/* Seconds of the output matrix on a device. */
-double plan_output_seconds(const plan_step *s, const plan_work *w, int device, plan_busy *busy);
+/* What a layer waits for. */
+typedef struct {
+    bool streamed; /* the experts of the RAM are sent to the GPUs ... */
+    bool by_links; /* ... and that takes longest */
+    int slowest;   /* the device whose feed-forward part takes longest */
+} plan_layer_wait;
+
+/* Seconds of a layer whose dense part is on `dense` and whose experts are shared out so; *wait may
+ * be NULL. */
+double plan_layer_seconds(const plan_step *s, const plan_layer_times *t, int dense,
+                          const double share[FR_PLAN_MAX_DEVICES], plan_layer_wait *wait);
+
+/* Seconds that the output takes on a device, when the last layer was on `from`. */
+double plan_output_seconds(const plan_step *s, const plan_work *w, int from, int device,
+                           plan_busy *busy);
 
 /* The two steps that the objective looks at, and their weights: its value is the sum of weight *
  * seconds. */

@@ -24,40 +24,75 @@ static void index_item(plan_tables *t, int i)
 {
     const fr_item *it = &t->p->items[i];
     int il = it->layer;
-    if (it->kind == FR_ITEM_OUTPUT)
+    if (it->kind == FR_ITEM_OUTPUT || (it->kind == FR_ITEM_EMBED && t->output_item < 0))
         t->output_item = i;
-    if (it->kind == FR_ITEM_EMBED && t->output_item < 0)
-        t->output_item = i;
-    if (il < 0 || il >= t->n_layer)
-        return;
     if (it->kind == FR_ITEM_DENSE)
         t->dense[il] = i;
-    if (it->kind == FR_ITEM_EXPERTS) {
+    if (it->kind == FR_ITEM_EXPERTS)
         t->experts[il][t->experts[il][0] >= 0] = i;
-        t->expert_bytes[il] += (double)it->bytes;
-        for (int d = 0; d < FR_PLAN_MAX_DEVICES; d++)
-            t->expert_bytes[il] += (double)it->fixed_bytes[d];
+}
+
+/* What parts of a layer's experts its units and its fixed bytes are. */
+static void share_out(plan_tables *t, int il)
+{
+    double all = 0;
+    for (int pass = 0; pass < 2; pass++)
+        for (int k = 0; k < 2 && t->experts[il][k] >= 0; k++) {
+            const fr_item *it = &t->p->items[t->experts[il][k]];
+            if (pass == 1 && all > 0)
+                t->unit_share[t->experts[il][k]] = (double)it->bytes / all / (double)it->n_units;
+            all += pass == 0 ? (double)it->bytes : 0;
+            for (int d = 0; d < t->n_devices; d++)
+                if (pass == 0)
+                    all += (double)it->fixed_bytes[d];
+                else if (all > 0)
+                    t->fixed_share[il][d] += (double)it->fixed_bytes[d] / all;
+        }
+}
+
+/* The times of the parts of all layers and of the output. */
+static void fill_times(plan_tables *t)
+{
+    const fr_model *m = t->p->m;
+    const plan_goal *g = &t->goal;
+    plan_work output = plan_output_work(m);
+    for (int k = 0; k < 2; k++) {
+        for (int il = 0; il < t->n_layer; il++) {
+            plan_layer_work w = plan_layer_work_of(m, il);
+            t->layers[il][k] = plan_layer_times_of(&g->steps[k], &w);
+        }
+        for (int a = 0; a < t->n_devices; a++)
+            for (int b = 0; b < t->n_devices; b++) {
+                t->hop[a][b] += g->weights[k] * g->steps[k].hop[a][b];
+                t->output[a][b] +=
+                    g->weights[k] * plan_output_seconds(&g->steps[k], &output, a, b, NULL);
+            }
     }
 }
 
 fr_status plan_tables_init(plan_tables *t, const fr_problem *p, fr_arena *arena, fr_err *err)
 {
-    int n = (int)p->m->hp.n_layer;
-    *t = (plan_tables){.p = p, .n_layer = n, .n_devices = 1 + p->hw->n_gpus, .output_item = -1};
+    size_t n = (size_t)p->m->hp.n_layer;
+    *t =
+        (plan_tables){.p = p, .n_layer = (int)n, .n_devices = 1 + p->hw->n_gpus, .output_item = -1};
     plan_goal_init(&t->goal, p->m, p->hw, p->o);
-    t->layers = FR_ARENA_NEW(plan_layer_work, arena, (size_t)n, err);
-    t->dense = FR_ARENA_NEW(int, arena, (size_t)n, err);
-    t->experts = fr_arena_alloc(arena, (size_t)n, sizeof *t->experts, err);
-    t->expert_bytes = FR_ARENA_NEW(double, arena, (size_t)n, err);
-    if (!t->layers || !t->dense || !t->experts || !t->expert_bytes)
+    t->layers = fr_arena_alloc(arena, n, sizeof *t->layers, err);
+    t->hop = fr_arena_alloc(arena, FR_PLAN_MAX_DEVICES, sizeof *t->hop, err);
+    t->output = fr_arena_alloc(arena, FR_PLAN_MAX_DEVICES, sizeof *t->output, err);
+    t->dense = FR_ARENA_NEW(int, arena, n, err);
+    t->experts = fr_arena_alloc(arena, n, sizeof *t->experts, err);
+    t->fixed_share = fr_arena_alloc(arena, n, sizeof *t->fixed_share, err);
+    t->unit_share = FR_ARENA_NEW(double, arena, (size_t)p->n_items, err);
+    if (!t->layers || !t->hop || !t->output || !t->dense || !t->experts || !t->fixed_share ||
+        !t->unit_share)
         return FR_ENOMEM;
-    for (int il = 0; il < n; il++) {
-        t->layers[il] = plan_layer_work_of(p->m, il);
+    for (int il = 0; il < t->n_layer; il++)
         t->dense[il] = t->experts[il][0] = t->experts[il][1] = -1;
-    }
-    t->output = plan_output_work(p->m);
     for (int i = 0; i < p->n_items; i++)
         index_item(t, i);
+    for (int il = 0; il < t->n_layer; il++)
+        share_out(t, il);
+    fill_times(t);
     return FR_OK;
 }
 
@@ -118,47 +153,37 @@ static int layer_device(const plan_state *s, int il)
 static void layer_share(const plan_state *s, int il, double share[FR_PLAN_MAX_DEVICES])
 {
     const plan_tables *t = s->t;
-    memset(share, 0, FR_PLAN_MAX_DEVICES * sizeof *share);
-    if (t->expert_bytes[il] <= 0)
-        return;
+    for (int d = 0; d < t->n_devices; d++)
+        share[d] = t->fixed_share[il][d];
     for (int k = 0; k < 2 && t->experts[il][k] >= 0; k++) {
         int i = t->experts[il][k];
-        const fr_item *it = &t->p->items[i];
-        double unit = (double)it->bytes / (double)it->n_units;
         for (int d = 0; d < t->n_devices; d++)
-            share[d] +=
-                ((double)it->fixed_bytes[d] + unit * (double)s->units[i][d]) / t->expert_bytes[il];
+            share[d] += t->unit_share[i] * (double)s->units[i][d];
     }
+}
+
+double plan_tables_layer(const plan_tables *t, int il, int dense,
+                         const double share[FR_PLAN_MAX_DEVICES])
+{
+    const plan_goal *g = &t->goal;
+    const plan_layer_times *lt = t->layers[il];
+    return g->weights[0] * plan_layer_seconds(&g->steps[0], &lt[0], dense, share, NULL) +
+           g->weights[1] * plan_layer_seconds(&g->steps[1], &lt[1], dense, share, NULL);
 }
 
 static double layer_seconds(const plan_state *s, int il)
 {
-    const plan_tables *t = s->t;
-    double share[FR_PLAN_MAX_DEVICES], sum = 0;
+    double share[FR_PLAN_MAX_DEVICES] = {0};
     int d = layer_device(s, il);
     layer_share(s, il, share);
-    for (int k = 0; k < 2; k++) {
-        const plan_step *st = &t->goal.steps[k];
-        double v = plan_layer_seconds(st, &t->layers[il], d, share, NULL);
-        if (il > 0)
-            v += plan_hop_seconds(st, st->n_tokens, layer_device(s, il - 1), d, NULL);
-        sum += t->goal.weights[k] * v;
-    }
-    return sum;
+    double seconds = plan_tables_layer(s->t, il, d, share);
+    return il > 0 ? seconds + s->t->hop[layer_device(s, il - 1)][d] : seconds;
 }
 
 static double output_seconds(const plan_state *s)
 {
-    const plan_tables *t = s->t;
-    int d = device_of(s, t->output_item);
-    int from = t->n_layer > 0 ? layer_device(s, t->n_layer - 1) : d;
-    double sum = 0;
-    for (int k = 0; k < 2; k++) {
-        const plan_step *st = &t->goal.steps[k];
-        sum += t->goal.weights[k] * (plan_hop_seconds(st, st->n_outputs, from, d, NULL) +
-                                     plan_output_seconds(st, &t->output, d, NULL));
-    }
-    return sum;
+    int d = device_of(s, s->t->output_item);
+    return s->t->output[s->t->n_layer > 0 ? layer_device(s, s->t->n_layer - 1) : d][d];
 }
 
 void plan_state_reset(plan_state *s)
@@ -235,6 +260,24 @@ double plan_state_move(plan_state *s, int item, int from, int to, int64_t n)
     return change + update(&s->layers[t->n_layer], output_seconds(s));
 }
 
+double plan_state_trial(plan_state *s, int item, int from, int to, int64_t n)
+{
+    int il = s->t->p->items[item].layer;
+    s->units[item][from] -= n;
+    s->units[item][to] += n;
+    double change = layer_seconds(s, il) - s->layers[il];
+    s->units[item][from] += n;
+    s->units[item][to] -= n;
+    return change;
+}
+
+uint64_t plan_state_freed(const plan_state *s, int item, int d, int64_t n)
+{
+    const fr_item *it = &s->t->p->items[item];
+    int64_t have = s->units[item][d];
+    return plan_item_bytes(it, have) - plan_item_bytes(it, have - n);
+}
+
 int64_t plan_state_fit(const plan_state *s, int item, int from, int to)
 {
     const fr_item *it = &s->t->p->items[item];
@@ -242,8 +285,8 @@ int64_t plan_state_fit(const plan_state *s, int item, int from, int to)
     int64_t have = s->units[item][to], low = 0, high = s->units[item][from];
     if (used > room)
         return 0;
-    while (low < high) { /* the most that fits, by halving */
-        int64_t mid = low + (high - low + 1) / 2;
+    while (low < high) { /* the most that fits, by halving; all of it first */
+        int64_t mid = low == 0 && high == s->units[item][from] ? high : low + (high - low + 1) / 2;
         uint64_t more = plan_item_bytes(it, have + mid) - plan_item_bytes(it, have);
         if (more <= room - used)
             low = mid;

@@ -12,15 +12,21 @@ typedef struct {
     const fr_problem *p;
     plan_goal goal; /* points into itself: a plan_tables must not move */
     int n_layer, n_devices;
-    plan_layer_work *layers; /* [n_layer] */
-    plan_work output;
-    int *dense;           /* [n_layer]: item, or -1 */
-    int (*experts)[2];    /* [n_layer]: items, or -1 */
-    int output_item;      /* the output, or the embedding when that is the output too */
-    double *expert_bytes; /* [n_layer]: of all experts in the layer's items */
+    plan_layer_times (*layers)[2];         /* [n_layer], of the goal's steps */
+    double (*hop)[FR_PLAN_MAX_DEVICES];    /* of the objective: a layer's way to the next one */
+    double (*output)[FR_PLAN_MAX_DEVICES]; /* the same for [last layer's device][output's] */
+    int *dense;                            /* [n_layer]: item, or -1 */
+    int (*experts)[2];                     /* [n_layer]: items, or -1 */
+    int output_item; /* the output, or the embedding when that is the output too */
+    double (*fixed_share)[FR_PLAN_MAX_DEVICES]; /* [n_layer]: of the routed experts, by rules */
+    double *unit_share;                         /* [n_items]: of a unit of experts */
 } plan_tables;
 
 fr_status plan_tables_init(plan_tables *t, const fr_problem *p, fr_arena *arena, fr_err *err);
+
+/* A layer's part of the objective, without the way to it. */
+double plan_tables_layer(const plan_tables *t, int il, int dense,
+                         const double share[FR_PLAN_MAX_DEVICES]);
 
 typedef struct {
     const plan_tables *t;
@@ -49,8 +55,14 @@ bool plan_state_may_move(const plan_state *s, int item, int from, int to, int64_
  * back restores everything exactly. */
 double plan_state_move(plan_state *s, int item, int from, int to, int64_t n);
 
+/* What plan_state_move would return, for an item of experts; nothing is moved. */
+double plan_state_trial(plan_state *s, int item, int from, int to, int64_t n);
+
 /* Most units of an item that can move without exceeding the budget of `to`. */
 int64_t plan_state_fit(const plan_state *s, int item, int from, int to);
+
+/* Bytes that device d holds less when n units of an item leave it. */
+uint64_t plan_state_freed(const plan_state *s, int item, int d, int64_t n);
 
 /* The baselines and the starts: whole items to the first of n devices in `order` that have room
  * for them; false (nothing moved) when none has. */
