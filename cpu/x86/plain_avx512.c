@@ -1,5 +1,6 @@
 /* Plain Q8_0, Q4_0, Q4_K, Q5_K and Q6_K by AVX-512 VNNI: eight rows are unpacked each for itself,
  * 32 columns to a register, and turned so that they stand side by side (rows.h). */
+#define ROWS_UNROLL _Pragma("GCC unroll 8")
 #include "cpu/x86/avx512.h"
 #include "cpu/x86/rows_codes.h"
 
@@ -103,21 +104,22 @@ CPU_INLINE void head_6x8(const rows_at *at, rows_head *h)
 
 CPU_INLINE void codes_plain_q4_K(const rows_at *at, int b, __m256i w[8])
 {
-    const __m128i shift = _mm_cvtsi32_si128(4 * (b % 2));
+    const int shift = 4 * (b % 2);
     __m256i r[8];
     for (int k = 0; k < ROWS; k++)
-        r[k] = low_nibbles(_mm256_srl_epi16(avx2_load(at->p[k] + 16 + 32 * (b / 2)), shift));
+        r[k] = low_nibbles(_mm256_srli_epi16(avx2_load(at->p[k] + 16 + 32 * (b / 2)), shift));
     turn_quads(r, w);
 }
 
 CPU_INLINE void codes_plain_q5_K(const rows_at *at, int b, __m256i w[8])
 {
-    const __m128i shift = _mm_cvtsi32_si128(4 * (b % 2)), from = _mm_cvtsi32_si128(b);
+    const int shift = 4 * (b % 2), from = b;
     const __m256i one = _mm256_set1_epi8(1);
     __m256i r[8];
     for (int k = 0; k < ROWS; k++) {
-        __m256i low = low_nibbles(_mm256_srl_epi16(avx2_load(at->p[k] + 48 + 32 * (b / 2)), shift));
-        __m256i fifth = _mm256_and_si256(_mm256_srl_epi16(avx2_load(at->p[k] + 16), from), one);
+        __m256i low =
+            low_nibbles(_mm256_srli_epi16(avx2_load(at->p[k] + 48 + 32 * (b / 2)), shift));
+        __m256i fifth = _mm256_and_si256(_mm256_srli_epi16(avx2_load(at->p[k] + 16), from), one);
         r[k] = _mm256_or_si256(low, _mm256_slli_epi16(fifth, 4));
     }
     turn_quads(r, w);
@@ -135,14 +137,14 @@ CPU_INLINE void head_plain_q6_K(const rows_at *at, rows_head *h)
 CPU_INLINE void codes_plain_q6_K(const rows_at *at, int b, __m256i w[8])
 {
     const int half = b / 4, i = b % 4;
-    const __m128i shift = _mm_cvtsi32_si128(4 * (i / 2)), from = _mm_cvtsi32_si128(2 * i);
+    const int shift = 4 * (i / 2), from = 2 * i;
     const __m256i three = _mm256_set1_epi8(3), offset = _mm256_set1_epi8(32);
     __m256i r[8];
     for (int k = 0; k < ROWS; k++) {
         __m256i packed = avx2_load(at->p[k] + 64 * half + 32 * (i % 2));
         __m256i bits = avx2_load(at->p[k] + 128 + 32 * half);
-        __m256i high = _mm256_and_si256(_mm256_srl_epi16(bits, from), three);
-        __m256i low = low_nibbles(_mm256_srl_epi16(packed, shift));
+        __m256i high = _mm256_and_si256(_mm256_srli_epi16(bits, from), three);
+        __m256i low = low_nibbles(_mm256_srli_epi16(packed, shift));
         r[k] = _mm256_sub_epi8(_mm256_or_si256(low, _mm256_slli_epi16(high, 4)), offset);
     }
     turn_quads(r, w);

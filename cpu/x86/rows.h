@@ -17,6 +17,11 @@
 
 #define ROWS 8
 
+/* Before the loop over sub-blocks: a file whose unpacking shifts by their number unrolls it. */
+#ifndef ROWS_UNROLL
+#define ROWS_UNROLL
+#endif
+
 /* The scales of a block of eight rows. */
 typedef struct {
     __m256 d, m;         /* w = d * sc * q - m * mn (blocks of 256), d * q + m (blocks of 32) */
@@ -227,6 +232,7 @@ CPU_INLINE void rows_tile_256(const cpu_dot_args *a, rows_at at, const int n, co
             rows_prefetch(&at, f, row_bytes);
         for (int t = 0; t < n; t++)
             part[t] = _mm256_setzero_ps(), mins[t] = _mm256_setzero_si256();
+        ROWS_UNROLL
         for (int b = 0; b < 8; b++) {
             __m256i w[8], min = _mm256_setzero_si256();
             codes(&at, b, w);

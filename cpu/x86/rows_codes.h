@@ -460,10 +460,10 @@ HEAD_4(iq2_k)
 
 QUADS(iq2_k)
 {
-    const int8_t *v = fr_iq2nl_values;
-    const int8_t values[16] = {v[0], v[1], v[2], v[3]};
+    const __m256i table = rows_load_4(fr_iq2nl_values);
     quads_t4(p + 48 + 32 * b, w);
-    look_up(values, w);
+    for (int j = 0; j < 4; j++)
+        w[j] = _mm256_shuffle_epi8(table, w[j]);
     shift_by_bits(p + 8, b, 5, w);
 }
 
