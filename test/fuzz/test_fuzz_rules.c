@@ -4,9 +4,9 @@
 
 #include "planner/rules_internal.h"
 
-#define DAMAGED_ROUNDS 6000
-#define SOUP_ROUNDS    6000
-#define TYPO_ROUNDS    400
+#define DAMAGED_ROUNDS 20000
+#define SOUP_ROUNDS    20000
+#define TYPO_ROUNDS    1500
 #define NAMES          400
 
 static fr_err err;
