@@ -1,8 +1,8 @@
 /* Plain Q8_0, Q4_0, Q4_K, Q5_K and Q6_K by AVX-512 VNNI: eight rows are unpacked each for itself,
- * 32 columns to a register, and turned so that they stand side by side (rows.h). */
+ * 32 columns to a register, and turned so that they stand side by side (rows_avx2.h). */
 #define ROWS_UNROLL _Pragma("GCC unroll 8")
 #include "cpu/x86/avx512.h"
-#include "cpu/x86/rows_codes.h"
+#include "cpu/x86/codes_avx2.h"
 
 /* Row k's quad j to register j, lane k. */
 CPU_INLINE void turn_quads(const __m256i r[8], __m256i w[8])

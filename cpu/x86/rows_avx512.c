@@ -1,4 +1,4 @@
-/* The interleaved forms by AVX-512 VNNI: rows side by side (rows.h). */
+/* The interleaved forms by AVX-512 VNNI: rows side by side (rows_avx2.h). */
 #define ROWS_FILL  cpu_avx512_fill_rows
 #define ROWS_TIER  "avx512"
 #define ROWS_GRAIN 16

@@ -10,8 +10,8 @@
  *   part      += scale * sum, in float, by ascending columns (blocks of 256)
  *   y         += (d * x.d) * part; minima come off once a block
  * Lanes never mix, so 8 rows, 16 rows, one token or many give the same bits. */
-#ifndef FR_CPU_X86_ROWS_H
-#define FR_CPU_X86_ROWS_H
+#ifndef FR_CPU_X86_ROWS_AVX2_H
+#define FR_CPU_X86_ROWS_AVX2_H
 
 #include "cpu/x86/avx2.h"
 
@@ -307,7 +307,7 @@ CPU_INLINE void rows_eight(const cpu_dot_args *a, int64_t r0, const int n, const
 }
 
 #ifdef __AVX512VNNI__
-#include "cpu/x86/rows_wide.h"
+#include "cpu/x86/rows_wide.inc"
 #endif
 
 CPU_INLINE void rows_dot(const cpu_dot_args *a, const rows_form *f, rows_head_fn *head,

@@ -1,12 +1,12 @@
-/* How the types' interleaved forms become rows side by side (rows.h). Byte maps: the types' headers
- * (runtime/quant/types). N4, T4, B4: the arrangements of maps.h.
+/* How the types' interleaved forms become rows side by side (rows_avx2.h). Byte maps: the types'
+ * headers (runtime/quant/types). N4, T4, B4: the arrangements of maps.h.
  *
  * Groups of four rows are unpacked one by one to four registers, byte 16h + 4k + i of register j
  * being row k, column 16h + 4j + i; two groups then swap halves. */
-#ifndef FR_CPU_X86_ROWS_CODES_H
-#define FR_CPU_X86_ROWS_CODES_H
+#ifndef FR_CPU_X86_CODES_AVX2_H
+#define FR_CPU_X86_CODES_AVX2_H
 
-#include "cpu/x86/rows.h"
+#include "cpu/x86/rows_avx2.h"
 #include "quant/tables.h"
 
 /* ---- pieces
