@@ -103,7 +103,7 @@ void fr_diagnostics_free(fr_diagnostics *d);
 
 typedef struct {
     const char *const *names; /* all tensor names of the model */
-    const int64_t *n_experts; /* of each: matrices in the stack, 1 for plain tensors */
+    const int64_t *n_experts; /* of each: matrices in the stack, 1 for plain tensors; NULL: all 1 */
     size_t n_names;
     int n_gpus, n_numa;
     int strictness; /* -1 --lax-rules, 0 default, 1 --strict-rules */
