@@ -112,6 +112,7 @@ expect("a closed pipe", closed_pipe(False)[0], -signal.SIGPIPE)
 code, err = closed_pipe(True)  # Python starts its children with SIGPIPE ignored
 expect("a closed pipe, SIGPIPE ignored", code, 1)
 expect_in("a closed pipe, SIGPIPE ignored", b"standard output: cannot be written", err)
+expect("generation goes on without a reader", b"generation:" in err, False)
 p = subprocess.run(["bash", "-c", '"$@" >&-', "-"] + ENDLESS + ["-n", "20"], env=ENV,
                    stderr=subprocess.PIPE, timeout=PATIENCE)
 expect("no standard output (status)", p.returncode, 1)

@@ -318,7 +318,10 @@ static float *run_parts(const gguf_parts *p, fr_mla_mode mla, size_t *n)
     cfg.mla = mla;
     cfg.n_threads = 1;
     *n = N_TOKENS * embd->dims[1];
-    return logits_run(&cfg, &ids);
+    size_t before = fr_mem_total().bytes_now;
+    float *logits = logits_run(&cfg, &ids);
+    assert_int_equal(fr_mem_total().bytes_now, before);
+    return logits;
 }
 
 static void assert_same_logits(const gguf_parts *a, const gguf_parts *b)
@@ -448,20 +451,19 @@ static float *run_variant(fr_type type, fr_layout layout, const fr_tokens *ids, 
     return run_file(path, ids);
 }
 
-/* The same numbers as a file of f32. */
-static float *run_decoded(const char *path, const fr_tokens *ids)
+/* How many of the tokens have the same logits. */
+static size_t n_same(const float *a, const float *b, size_t n_tokens)
 {
-    gguf_parts p = parts_load(path);
-    for (size_t i = 0; i < p.n_tensors; i++)
-        parts_retype(&p.tensors[i], FR_TYPE_F32, FR_LAYOUT_PLAIN);
-    float *logits = run_file(save(&p), ids);
-    parts_free(&p);
-    return logits;
+    size_t n = 0;
+    for (size_t t = 0; t < n_tokens; t++)
+        n += logits_distance(a + t * 1024, b + t * 1024, 1024) <= 1e-5;
+    return n;
 }
 
 /* Relative distances. To the f16 file: rounding of the weights, of the activations, and now and
- * then another expert elected. Interleaved weights either meet rounded activations as the plain
- * ones do, or floats. */
+ * then another expert elected. Of interleaved to plain: the same products, which a tier may sum in
+ * another order; where that makes an activation round to another int8 code, what follows differs by
+ * as much as int8 does (1e-2). Wrong bits would leave no token alike, and give distances near 1. */
 static void check_quantized(fr_type type, double bound, const float *f16, const fr_tokens *ids)
 {
     const char *name = fr_type_name(type, FR_LAYOUT_PLAIN);
@@ -470,18 +472,15 @@ static void check_quantized(fr_type type, double bound, const float *f16, const 
     snprintf(path, sizeof path, "%s", model_temp_path("variant.gguf"));
     float *plain = run_variant(type, FR_LAYOUT_PLAIN, ids, path);
     float *interleaved = run_variant(type, FR_LAYOUT_INTERLEAVED, ids, path);
-    float *decoded = run_decoded(path, ids);
-    double to_f16 = logits_distance(plain, f16, n);
+    double to_f16 = logits_distance(plain, f16, n),
+           to_plain = logits_distance(interleaved, plain, n);
     if (!(to_f16 > 1e-4 && to_f16 <= bound))
         fail_msg("%s: distance to f16 %.3g, expected 1e-4 to %.3g", name, to_f16, bound);
-    double to_plain = logits_distance(interleaved, plain, n);
-    double to_decoded = logits_distance(interleaved, decoded, n);
-    if (!(fmin(to_plain, to_decoded) <= 1e-5))
-        fail_msg("%s: interleaved differs from plain by %.3g and from its floats by %.3g", name,
-                 to_plain, to_decoded);
+    if (!(to_plain <= 0.03) || n_same(interleaved, plain, ids->n) < ids->n / 20)
+        fail_msg("%s: interleaved differs from plain by %.3g, %zu of %zu tokens are the same", name,
+                 to_plain, n_same(interleaved, plain, ids->n), ids->n);
     free(plain);
     free(interleaved);
-    free(decoded);
 }
 
 static void test_quantized_variants(void **state)
@@ -496,6 +495,41 @@ static void test_quantized_variants(void **state)
     check_quantized(FR_TYPE_Q4_0, 0.45, f16, &ids);
     free(f16);
     fr_tokens_free(&ids);
+}
+
+/* ---- vocabulary
+ * ------------------------------------------------------------------------------------------- */
+
+/* The matrices may have more rows than there are tokens (padding), not fewer. */
+static void test_vocabulary_size(void **state)
+{
+    (void)state;
+    fr_err err = {0};
+    fr_engine *e = NULL;
+    gguf_parts whole = tiny_v3();
+    uint64_t n_tokens = parts_find_tensor(&whole, "token_embd.weight")->dims[1];
+    for (int more = -1; more <= 1; more++) {
+        gguf_parts p = parts_copy(&whole);
+        parts_tensor *embd = parts_find_tensor(&p, "token_embd.weight");
+        parts_tensor *output = parts_find_tensor(&p, "output.weight");
+        embd->dims[1] = output->dims[1] = n_tokens + (uint64_t)more;
+        repeat_data(embd);
+        repeat_data(output);
+        fr_engine_config cfg = fr_engine_defaults();
+        cfg.model_path = save(&p);
+        cfg.n_threads = 1;
+        fr_status st = fr_engine_open(&cfg, &e, &err);
+        assert_int_equal(st, more < 0 ? FR_EFORMAT : FR_OK);
+        if (st == FR_OK) {
+            assert_int_equal(fr_engine_describe(e).n_vocab, embd->dims[1]);
+            assert_int_equal(fr_vocab_size(fr_engine_vocab(e)), n_tokens);
+        } else {
+            assert_non_null(strstr(err.text, "token_embd.weight"));
+        }
+        fr_engine_close(e);
+        parts_free(&p);
+    }
+    parts_free(&whole);
 }
 
 /* ---- sizes
@@ -521,9 +555,11 @@ static void test_sizes_that_overflow(void **state)
             m.mla = (fr_mla_mode)mla;
             m.hp.n_layer = layers;
             assert_ok(fr_kv_layout_make(&m, FR_TYPE_F32, FR_TYPE_F32, 0, &layout, &err));
-            assert_int_equal(fr_kv_open(&layout, INT32_MAX, &kv, &err), FR_ENOMEM);
-            assert_non_null(strstr(err.text, "KV cache"));
-            assert_null(kv);
+            for (int64_t n_ctx = 1 << 29; n_ctx <= INT32_MAX; n_ctx += 1 << 29) {
+                assert_int_equal(fr_kv_open(&layout, n_ctx, &kv, &err), FR_ENOMEM);
+                assert_non_null(strstr(err.text, "KV cache"));
+                assert_null(kv);
+            }
         }
     assert_int_equal(fr_kv_layout_make(&m, FR_TYPE_F16, FR_TYPE_F16, INT64_MAX - 31, &layout, &err),
                      FR_ERANGE);
@@ -621,6 +657,7 @@ int main(void)
         cmocka_unit_test(test_types_of_vectors),
         cmocka_unit_test(test_flat_stacks),
         cmocka_unit_test(test_quantized_variants),
+        cmocka_unit_test(test_vocabulary_size),
         cmocka_unit_test(test_sizes_that_overflow),
         cmocka_unit_test(test_longest_context),
         cmocka_unit_test(test_many_layers),

@@ -2,29 +2,39 @@
  * engine. Each failure is FR_ENOMEM with a text, leaves nothing behind, and the next run works. */
 #include "testing.h"
 
+#include <math.h>
+
 #include "base/log.h"
 #include "engine/engine.h"
 #include "support/models.h"
 #include "support/tiny_models.h"
 
-/* One life of an engine, and the tokens that it picked. */
+enum { N_PREDICT = 20 };
+
+/* One life of an engine, the tokens that it picked and the text that came out. */
 typedef struct {
     fr_engine_config cfg;
-    int32_t picked[4];
+    const char *stop;
+    int32_t picked[N_PREDICT];
     size_t n_picked;
+    char text[1024];
 } life;
 
-static bool swallow(void *user, const char *text, size_t n)
+static bool keep_text(void *user, const char *text, size_t n)
 {
-    (void)user;
-    (void)text;
-    (void)n;
+    char *kept = user;
+    size_t had = strlen(kept);
+    assert_true(had + n < sizeof((life *)NULL)->text && !memchr(text, 0, n));
+    memcpy(kept + had, text, n);
     return true;
 }
 
+/* Token 3 of tiny_v3 is the byte 0, which a stop text cannot hold. */
+static const fr_logit_bias no_zero_byte = {3, -INFINITY};
+
 static fr_status talk(life *l, fr_engine *e, fr_session *s, fr_err *err)
 {
-    static const char *const stops[] = {"never"};
+    const char *const stops[] = {l->stop};
     fr_tokens ids = {0};
     fr_sampler *sampler = NULL;
     fr_generate_result result;
@@ -32,15 +42,18 @@ static fr_status talk(life *l, fr_engine *e, fr_session *s, fr_err *err)
     fr_status st;
     p.seed = 7;
     p.n_probs = 3;
+    p.logit_bias = &no_zero_byte;
+    p.n_logit_bias = 1;
     FR_TRY_OUT(st, fr_tokenize(fr_engine_vocab(e), "the and then", 12, true, true, &ids, err));
     FR_TRY_OUT(st, fr_session_append(s, ids.ids, (int64_t)ids.n, err));
     FR_TRY_OUT(st, fr_sampler_open(&p, fr_vocab_size(fr_engine_vocab(e)), 64, &sampler, err));
-    fr_generate_params params = {.n_predict = 3, .stops = stops, .n_stops = 1, .special = true};
-    FR_TRY_OUT(st, fr_generate(s, sampler, &params, swallow, NULL, &result, err));
+    fr_generate_params params = {
+        .n_predict = N_PREDICT, .stops = stops, .n_stops = l->stop != NULL, .special = true};
+    FR_TRY_OUT(st, fr_generate(s, sampler, &params, keep_text, l->text, &result, err));
     int64_t n;
     const int32_t *tokens = fr_session_tokens(s, &n);
     l->n_picked = (size_t)n - ids.n;
-    assert_true(l->n_picked <= 3);
+    assert_true(l->n_picked <= N_PREDICT);
     memcpy(l->picked, tokens + ids.n, l->n_picked * sizeof *tokens);
     FR_TRY_OUT(st, fr_session_sync(s, ids.ids, (int64_t)ids.n, NULL, err));
 out:
@@ -69,8 +82,14 @@ static fr_status live(life *l, fr_err *err)
 /* `bpe`: PCRE2's just-in-time compiler does without the memory that it cannot have. */
 static void walk(fr_engine_config cfg, bool bpe, int sticky)
 {
-    life whole = {.cfg = cfg};
+    /* A stop text that may come until the very end: all text is held back for it. */
+    life first = {.cfg = cfg}, whole = first;
     fr_err err = {0};
+    assert_ok(live(&first, &err));
+    assert_true(strlen(first.text) > 0);
+    char stop[sizeof first.text + 2];
+    snprintf(stop, sizeof stop, "%s!", first.text);
+    whole.stop = stop;
     size_t before = fr_mem_total().bytes_now;
     uint64_t allocs = fr_mem_total().n_allocs;
     assert_ok(live(&whole, &err));
@@ -78,7 +97,7 @@ static void walk(fr_engine_config cfg, bool bpe, int sticky)
     assert_int_equal(fr_mem_total().bytes_now, before);
     uint64_t n_failed = 0;
     for (uint64_t n = 1; n <= allocs; n++) {
-        life l = {.cfg = cfg};
+        life l = {.cfg = cfg, .stop = stop};
         err = (fr_err){0};
         fr_mem_fail_at(n, sticky);
         fr_status st = live(&l, &err);
@@ -96,9 +115,10 @@ static void walk(fr_engine_config cfg, bool bpe, int sticky)
             assert_memory_equal(l.picked, whole.picked, sizeof l.picked);
     }
     assert_true(bpe ? n_failed > allocs / 2 : n_failed == allocs);
-    life again = {.cfg = cfg};
+    life again = {.cfg = cfg, .stop = stop};
     assert_ok(live(&again, &err));
     assert_memory_equal(again.picked, whole.picked, sizeof again.picked);
+    assert_string_equal(again.text, first.text);
 }
 
 static void walk_parts(gguf_parts parts, bool bpe, fr_mla_mode mla, bool mmap)
