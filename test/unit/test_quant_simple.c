@@ -3,8 +3,8 @@
 
 #include <math.h>
 
-#include "base/half.h"
 #include "base/file.h"
+#include "base/half.h"
 #include "quant/qtype.h"
 
 enum { ROWS = 16, COLS = 512 };
