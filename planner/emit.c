@@ -27,8 +27,10 @@ typedef struct {
     group *groups;
     int n_groups, cap_groups;
     int *home;     /* [n_layer] most of the dense part is there */
+    bool *at_home; /* [n_layer] and some of it follows the rule for that */
     place experts; /* most experts are there */
-    int n_cut;     /* sliced stacks that went whole to one device */
+    bool experts_used;
+    int n_cut; /* sliced stacks that went whole to one device */
     int n_rules;
     fr_buf *out;
     fr_err *err;
@@ -113,8 +115,10 @@ static fr_status note_place(emitter *e, const fr_model_weight *w, place at)
     if (plan_role_is_expert(w->role))
         usual = e->experts;
     all.from = all.to = -1; /* what slices leave over falls to the rule for all */
-    if (same_place(&all, &usual))
+    if (same_place(&all, &usual)) {
+        *(plan_role_is_expert(w->role) ? &e->experts_used : &e->at_home[w->layer]) = true;
         return FR_OK;
+    }
     group *g = group_for(e, w->role, &at);
     if (!g)
         return FR_ENOMEM;
@@ -148,7 +152,8 @@ static fr_status find_homes(emitter *e)
     const fr_model *m = e->p->model;
     int stacks[FR_PLAN_MAX_DEVICES] = {0};
     e->home = FR_ARENA_NEW(int, &e->arena, (size_t)m->hp.n_layer, e->err);
-    if (!e->home)
+    e->at_home = FR_ARENA_NEW(bool, &e->arena, (size_t)m->hp.n_layer, e->err);
+    if (!e->home || !e->at_home)
         return FR_ENOMEM;
     for (int il = 0; il < m->hp.n_layer; il++) {
         uint64_t most = 0;
@@ -276,11 +281,6 @@ static fr_status say_group(emitter *e, const group *g)
     return end_rule(e, &g->at);
 }
 
-static bool has_experts(const fr_model *m)
-{
-    return m->hp.n_layer_dense_lead < m->hp.n_layer;
-}
-
 static fr_status say_homes(emitter *e)
 {
     int n_layer = (int)e->p->model->hp.n_layer;
@@ -290,7 +290,7 @@ static fr_status say_homes(emitter *e)
     for (int dev = 0; dev < e->p->n_devices; dev++) {
         bool any = false;
         for (int il = 0; il < n_layer; il++) {
-            layers[il] = e->home[il] == dev;
+            layers[il] = e->home[il] == dev && e->at_home[il];
             any = any || layers[il];
         }
         if (!any)
@@ -323,7 +323,7 @@ static fr_status say_rules(emitter *e)
 {
     for (int i = 0; i < e->n_groups; i++)
         FR_TRY(say_group(e, &e->groups[i]));
-    if (has_experts(e->p->model)) {
+    if (e->experts_used) {
         FR_TRY(begin_rule(e));
         FR_TRY(SAY(e, "exps"));
         FR_TRY(end_rule(e, &e->experts));

@@ -315,14 +315,16 @@ fr_status plan_draft_solve(plan_draft *d, fr_err *err)
 {
     fr_problem p = {.m = d->m, .hw = d->hw, .o = &d->o, .items = d->items, .n_items = d->n_items};
     fr_solution s;
-    plan_draft_fill(d);
     bool any_open = false;
+    plan_draft_fill(d);
     for (int i = 0; i < d->n_items; i++)
         any_open = any_open || d->items[i].bytes > 0;
     if (!any_open || !d->fits || d->n_gpus == 0)
         return FR_OK;
     set_overheads(d);
     plan_draft_rooms(d, p.room);
+    for (int dev = 0; dev < d->n_devices; dev++) /* caches of settled layers are no items */
+        p.room[dev] -= settled_bytes(d, dev) - d->settled[dev];
     fr_status st = plan_solve(&p, &d->arena, &s, err);
     if (st == FR_OK)
         memcpy(d->units, s.units, (size_t)d->n_items * sizeof *d->units);

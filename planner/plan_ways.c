@@ -136,8 +136,6 @@ static uint64_t rule_bytes_over(const plan_draft *d, int rule, int *where)
     return sum;
 }
 
-/* The first rule, of those that put most on a full device, without which it fits; else the one that
- * brings most. */
 static fr_status try_rule(search *s, int rule, uint64_t bytes, int where)
 {
     const plan_draft *d = s->d;
@@ -148,20 +146,20 @@ static fr_status try_rule(search *s, int rule, uint64_t bytes, int where)
     if (!skip)
         return FR_ENOMEM;
     skip[rule] = true;
-    fr_status st = try_with(s, &d->o, skip, &t);
-    if (st == FR_OK)
-        st = fr_rule_describe(fr_rules_at(d->rules, (size_t)rule), &name, s->err);
-    if (st == FR_OK) {
-        snprintf(text, sizeof text, "without %.80s (%s on %s)", name.p,
-                 fr_format_bytes(bytes, size), d->devices[where].id);
-        keep(s, t.fits ? 0 : bytes_over(&t), text);
-        plan_draft_close(&t);
-    }
+    fr_status st;
+    FR_TRY_OUT(st, fr_rule_describe(fr_rules_at(d->rules, (size_t)rule), &name, s->err));
+    FR_TRY_OUT(st, try_with(s, &d->o, skip, &t));
+    snprintf(text, sizeof text, "without %.80s (%s on %s)", name.p, fr_format_bytes(bytes, size),
+             d->devices[where].id);
+    keep(s, t.fits ? 0 : bytes_over(&t), text);
+    plan_draft_close(&t);
+out:
     fr_buf_free(&name);
     fr_mem_free(skip);
     return st;
 }
 
+/* The rule that puts most on full devices. */
 static fr_status try_rules(search *s)
 {
     int best = -1, where = 0, best_where = 0;

@@ -51,9 +51,12 @@ static fr_status print_head(const printer *pr)
     const fr_plan_options *o = &p->opts;
     char file[32], kv[32];
     fr_str name = plan_model_name(m);
-    FR_TRY(SAY(pr, "%.*s (%s): %.3f B parameters in %zu tensors, %s, %.2f bits a weight\n",
-               FR_STR_ARG(name), m->arch_name, (double)m->n_params * 1e-9,
-               fr_gguf_n_tensors(m->gguf), fr_format_bytes(m->file_bytes, file),
+    FR_TRY(set_color(pr, 1));
+    FR_TRY(SAY(pr, "%.*s", FR_STR_ARG(name)));
+    FR_TRY(set_color(pr, 0));
+    FR_TRY(SAY(pr, " (%s)\n%.3f B parameters in %zu tensors, %s, %.2f bits a weight\n",
+               m->arch_name, (double)m->n_params * 1e-9, fr_gguf_n_tensors(m->gguf),
+               fr_format_bytes(m->file_bytes, file),
                8 * (double)m->file_bytes / (double)m->n_params));
     FR_TRY(SAY(pr, "context %lld", (long long)o->n_ctx));
     if (o->n_seq > 1)
