@@ -310,6 +310,32 @@ static bool improve_pair(plan_search *x, int item, int from, int to)
     return try_move(x, item, from, to, best_count(x, item, from, to, here, &change));
 }
 
+/* Where devices share a layer evenly, none of them gains alone: moves between all at once. Brings a
+ * device in, or takes it out, and the others keep their proportions. */
+static bool try_spread(plan_search *x, int item, int d, bool in)
+{
+    const int64_t *units = x->s->units[item];
+    uint64_t excess = plan_state_excess(x->s);
+    int others = 0;
+    for (int k = 0; k < x->t->n_devices; k++)
+        others += k != d && units[k] > 0;
+    if ((units[d] > 0) == in || others < (in ? 2 : 1))
+        return false;
+    begin(x);
+    int left = others;
+    for (int k = 0; k < x->t->n_devices; k++) {
+        if (k == d || units[k] == 0)
+            continue;
+        if (in)
+            move(x, item, k, d, units[k] / (others + 1));
+        else
+            move(x, item, d, k, units[d] / left--);
+    }
+    for (int k = 0; k < x->t->n_devices; k++)
+        make_room(x, k, item);
+    return keep(x, excess);
+}
+
 /* Those that a kept move may have opened something for. */
 static void activate(plan_search *x)
 {
@@ -338,6 +364,11 @@ static bool improve_item(plan_search *x, int item)
                 activate(x);
                 any = true;
             }
+    for (int d = 0; d < n && is_experts(x, item); d++)
+        if (try_spread(x, item, d, true) || try_spread(x, item, d, false)) {
+            activate(x);
+            any = true;
+        }
     return any;
 }
 

@@ -5,16 +5,21 @@
 /* Slices of three weights, a few runs of experts each, every one rounded up to FR_MEM_ALIGN. */
 enum { SLICE_SLACK = 16 * FR_MEM_ALIGN };
 
+static uint64_t unit_bytes(const fr_item *item)
+{
+    return item->bytes > 0 ? (item->bytes - 1) / (uint64_t)item->n_units + 1 : 0;
+}
+
+/* With the bytes of a unit at hand: the search asks often. */
+static inline uint64_t part_bytes(const fr_item *item, uint64_t unit, int64_t n)
+{
+    uint64_t part = unit * (uint64_t)n + SLICE_SLACK;
+    return n <= 0 ? 0 : part < item->bytes ? part : item->bytes;
+}
+
 uint64_t plan_item_bytes(const fr_item *item, int64_t n)
 {
-    if (n <= 0 || item->bytes == 0)
-        return 0;
-    if (n >= item->n_units)
-        return item->bytes;
-    uint64_t units = (uint64_t)item->n_units;
-    uint64_t part = item->bytes / units * (uint64_t)n +
-                    (item->bytes % units * (uint64_t)n + units - 1) / units + SLICE_SLACK;
-    return part < item->bytes ? part : item->bytes;
+    return part_bytes(item, unit_bytes(item), n);
 }
 
 /* ---- tables -----------------------------------------------------------------------------------
@@ -83,13 +88,16 @@ fr_status plan_tables_init(plan_tables *t, const fr_problem *p, fr_arena *arena,
     t->experts = fr_arena_alloc(arena, n, sizeof *t->experts, err);
     t->fixed_share = fr_arena_alloc(arena, n, sizeof *t->fixed_share, err);
     t->unit_share = FR_ARENA_NEW(double, arena, (size_t)p->n_items, err);
+    t->unit_bytes = FR_ARENA_NEW(uint64_t, arena, (size_t)p->n_items, err);
     if (!t->layers || !t->hop || !t->output || !t->dense || !t->experts || !t->fixed_share ||
         !t->unit_share)
         return FR_ENOMEM;
     for (int il = 0; il < t->n_layer; il++)
         t->dense[il] = t->experts[il][0] = t->experts[il][1] = -1;
-    for (int i = 0; i < p->n_items; i++)
+    for (int i = 0; i < p->n_items; i++) {
+        t->unit_bytes[i] = unit_bytes(&p->items[i]);
         index_item(t, i);
+    }
     for (int il = 0; il < t->n_layer; il++)
         share_out(t, il);
     fill_times(t);
@@ -242,8 +250,9 @@ double plan_state_move(plan_state *s, int item, int from, int to, int64_t n)
     const plan_tables *t = s->t;
     const fr_item *it = &t->p->items[item];
     int64_t *u = s->units[item];
-    s->used[from] -= plan_item_bytes(it, u[from]) - plan_item_bytes(it, u[from] - n);
-    s->used[to] += plan_item_bytes(it, u[to] + n) - plan_item_bytes(it, u[to]);
+    uint64_t unit = t->unit_bytes[item];
+    s->used[from] -= part_bytes(it, unit, u[from]) - part_bytes(it, unit, u[from] - n);
+    s->used[to] += part_bytes(it, unit, u[to] + n) - part_bytes(it, unit, u[to]);
     u[from] -= n;
     u[to] += n;
     double change = 0;
@@ -274,20 +283,21 @@ double plan_state_trial(plan_state *s, int item, int from, int to, int64_t n)
 uint64_t plan_state_freed(const plan_state *s, int item, int d, int64_t n)
 {
     const fr_item *it = &s->t->p->items[item];
+    uint64_t unit = s->t->unit_bytes[item];
     int64_t have = s->units[item][d];
-    return plan_item_bytes(it, have) - plan_item_bytes(it, have - n);
+    return part_bytes(it, unit, have) - part_bytes(it, unit, have - n);
 }
 
 int64_t plan_state_fit(const plan_state *s, int item, int from, int to)
 {
     const fr_item *it = &s->t->p->items[item];
-    uint64_t room = s->t->p->room[to], used = s->used[to];
+    uint64_t room = s->t->p->room[to], used = s->used[to], unit = s->t->unit_bytes[item];
     int64_t have = s->units[item][to], low = 0, high = s->units[item][from];
     if (used > room)
         return 0;
     while (low < high) { /* the most that fits, by halving; all of it first */
         int64_t mid = low == 0 && high == s->units[item][from] ? high : low + (high - low + 1) / 2;
-        uint64_t more = plan_item_bytes(it, have + mid) - plan_item_bytes(it, have);
+        uint64_t more = part_bytes(it, unit, have + mid) - part_bytes(it, unit, have);
         if (more <= room - used)
             low = mid;
         else

@@ -20,6 +20,7 @@ typedef struct {
     int output_item; /* the output, or the embedding when that is the output too */
     double (*fixed_share)[FR_PLAN_MAX_DEVICES]; /* [n_layer]: of the routed experts, by rules */
     double *unit_share;                         /* [n_items]: of a unit of experts */
+    uint64_t *unit_bytes;                       /* [n_items]: rounded up */
 } plan_tables;
 
 fr_status plan_tables_init(plan_tables *t, const fr_problem *p, fr_arena *arena, fr_err *err);
