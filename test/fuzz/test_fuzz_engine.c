@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "cpu/kernels.h"
 #include "engine/engine.h"
 #include "support/models.h"
 #include "support/tiny_models.h"
@@ -428,7 +429,7 @@ static fr_engine_config any_config(const char *path)
     cfg.n_ubatch = one_in(2) ? 512 : 1 + (int64_t)below(8);
     cfg.n_ctx = one_in(2) ? 0 : 32;
     cfg.expand_bytes = one_in(4) ? 1 : 1 << 20;
-    cfg.max_isa = one_in(4) ? FR_ISA_SCALAR : FR_ISA_AUTO;
+    cfg.max_isa = (fr_isa)below((uint64_t)cpu_isa_detect() + 1);
     cfg.mmap = !one_in(4);
     cfg.check_tensors = one_in(8);
     cfg.all_logits = one_in(8);
