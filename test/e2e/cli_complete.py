@@ -2,7 +2,7 @@
 import os
 import signal
 import subprocess
-import sys
+import time
 
 from end_to_end import (BIN, DEMO, ENV, PATIENCE, SOURCE, V3, Run, Terminal, done, expect,
                         expect_in, refuse, succeed, temp, write, wrong)
@@ -113,9 +113,35 @@ code, err = closed_pipe(True)  # Python starts its children with SIGPIPE ignored
 expect("a closed pipe, SIGPIPE ignored", code, 1)
 expect_in("a closed pipe, SIGPIPE ignored", b"standard output: cannot be written", err)
 expect("generation goes on without a reader", b"generation:" in err, False)
-p = subprocess.run(["bash", "-c", '"$@" >&-', "-"] + ENDLESS + ["-n", "20"], env=ENV,
-                   stderr=subprocess.PIPE, timeout=PATIENCE)
-expect("no standard output (status)", p.returncode, 1)
+
+
+def closed(what, *args):
+    """The run with some of its standard files closed: status and what stands in the others."""
+    p = subprocess.run(["bash", "-c", '"$@" ' + what, "-", os.path.join(BIN, "ferry-cli"), *args],
+                       env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=PATIENCE)
+    return p.returncode, p.stdout, p.stderr
+
+
+IN_THE = SHORT + ["-p", "In the beginning"]
+code, out, err = closed(">&-", *IN_THE)
+expect("no standard output (status)", code, 1)
+expect_in("no standard output", b"standard output: cannot be written", err)
+expect("no standard error", closed("2>&-", *IN_THE[:2], *IN_THE[3:], "-t", "1"), (0, first, b""))
+expect("no standard input", closed("<&-", *IN_THE, "-t", "1"), (0, first, b""))
+expect("no standard input to read lines from", closed("<&-", *SHORT, "-cnv"), (0, b"", b""))
+
+# ---- memory that the system does not give: an error or success, nothing else
+for kib in [4000 << (i // 2) | (2000 << (i // 2) if i % 2 else 0) for i in range(2, 14)]:
+    limit = "ulimit -v %d && " % kib
+    if subprocess.run(["bash", "-c", limit + '"$0" --version', ENDLESS[0]], env=ENV,
+                      stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode != 0:
+        continue  # not even the program fits (a sanitizer's shadow never does)
+    p = subprocess.run(["bash", "-c", limit + 'exec "$@"', "-", ENDLESS[0], *IN_THE], env=ENV,
+                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=PATIENCE)
+    if p.returncode not in (0, 1) or (p.returncode == 1 and b"ferry-cli: error: " not in p.stderr):
+        wrong("%d KiB of memory: left with %d: %r" % (kib, p.returncode, p.stderr))
+    if p.returncode == 0:
+        expect("%d KiB of memory" % kib, p.stdout, first)
 
 # ---- Ctrl-C
 t = Terminal("ferry-cli", "-m", DEMO, "--ignore-eos", "-p", "In the beginning", "--simple-io")
@@ -124,6 +150,16 @@ t.await_more(10, "the text")
 t.send(b"\x03")
 t.await_text(b"generation:", "Ctrl-C")
 t.leave("Ctrl-C ends a text", 130)
+
+LONG = write("long.txt", b"And God said, Let there be light. " * 200)
+t = Terminal("ferry-cli", "-m", DEMO, "-f", LONG, "-ub", "1", "--no-display-prompt", "-n", "1")
+t.await_text(b"cpu: ", "the model's description")
+time.sleep(0.5)
+began = time.monotonic()
+t.send(b"\x03")
+t.leave("Ctrl-C in a prompt", 130)
+if time.monotonic() - began > 5:
+    wrong("Ctrl-C in a prompt: took %.1f s" % (time.monotonic() - began))
 
 # ---- the progress bar, on a terminal only
 t = Terminal("ferry-cli", *SHORT[:2], "--no-mmap", "-p", "In the beginning", "-n", "2")

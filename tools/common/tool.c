@@ -1,6 +1,7 @@
 #include "common/tool.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,10 +19,21 @@ fr_status tool_fail_output(fr_err *err)
     return fr_fail(err, FR_EIO, "standard output: cannot be written: %s", strerror(errno));
 }
 
+/* A closed standard file would be the next one that is opened: a model read as what the user says,
+ * a result with messages in it. What stands in instead fails when it is used, as a closed one does.
+ */
+static void hold_standard_files(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF)
+            open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY); /* takes the lowest, fd */
+}
+
 bool tool_options(int argc, char **argv, fr_tool tool, fr_options *o, int *status)
 {
     fr_err err = {0};
     *status = TOOL_USAGE;
+    hold_standard_files();
     if (fr_opts_parse(argc, argv, tool, o, &err) != FR_OK) {
         tool_fail(tool, &err);
         return false;
