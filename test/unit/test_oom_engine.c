@@ -134,7 +134,8 @@ static void walk_parts(gguf_parts parts, bool bpe, fr_mla_mode mla, bool mmap)
     cfg.mmap = mmap;
     cfg.check_tensors = true;
     walk(cfg, bpe, 0);
-    walk(cfg, bpe, 1);
+    if (mla == FR_MLA_AUTO)
+        walk(cfg, bpe, 1);
 }
 
 static void test_tiny_v3(void **state)
