@@ -21,7 +21,8 @@ fr_status fr_gguf_put_bool(fr_gguf_writer *w, const char *key, bool v, fr_err *e
 fr_status fr_gguf_put_str(fr_gguf_writer *w, const char *key, fr_str v, fr_err *err);
 /* A value of any kind, copied from a reader: scalars, arrays, nested arrays. Replaces an earlier
  * value of the same key, as all put functions do. Values of numbers may also be made by hand: type,
- * is_array, n, and the little-endian elements at bytes. */
+ * is_array, n, and the little-endian elements at bytes; arrays of strings too: each its length (8
+ * bytes) and its bytes, and where it starts in `at`. */
 fr_status fr_gguf_put_value(fr_gguf_writer *w, const char *key, const fr_gguf_value *v,
                             fr_err *err);
 /* All keys of g except those in the NULL-terminated list `except` (may be NULL). Who joins a split

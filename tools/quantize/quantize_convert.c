@@ -9,6 +9,7 @@
 enum {
     CHUNK_BYTES = 8 << 20,  /* of output, at a time */
     GROUPS_OF_A_THREAD = 4, /* at least, in a chunk */
+    SCRATCH_ROWS = 3        /* weights, decoded weights, what their errors count */
 };
 
 #define F16_MAX 65504.0f
@@ -24,7 +25,7 @@ struct quantize_converter {
     fr_cpu *cpu;
     int n_threads;
     /* Buffers, as large as the tensors so far needed; all owned. */
-    float *scratch; /* two rows for each thread */
+    float *scratch; /* SCRATCH_ROWS rows for each thread */
     uint8_t *plain, *out;
     row_result *rows;
     float *importance;
@@ -118,15 +119,40 @@ static void compare_row(const tensor_job *j, const float *x, const float *y, row
     r->overflow = !isfinite(r->error_square) || (most_x > F16_MAX && most_y < most_x / 2);
 }
 
-static const float *importance_of(const tensor_job *j, int64_t i_row)
+/* With 8 bits and more there is nothing to weigh: those files are the same whoever writes them. */
+static bool is_fine(fr_type type)
+{
+    enum { N = 256 };
+    return fr_row_bytes(type, FR_LAYOUT_PLAIN, N) >= N;
+}
+
+/* What an error of each weight counts: the importance of its column times the size of the weight,
+ * sqrt(mean square of the row + square of the weight). Inputs that act together make errors of
+ * large weights, which all lean to one side at few bits, worse than the sum of their squares says.
+ * On the demo model this lowers the KL divergence from the original, without and with an importance
+ * matrix, from 0.0528 to 0.0449 and 0.0556 to 0.0469 (q2_K), 0.0836 to 0.0764 and 0.0995 to 0.0800
+ * (iq2_s), 0.0145 to 0.0134 and 0.0141 to 0.0128 (q3_K), 0.0039 to 0.0036 and 0.0038 to 0.0034
+ * (iq4_nl). NULL: all count the same. */
+static const float *error_weights(const tensor_job *j, int64_t i_row, const float *x, float *w)
 {
     int64_t m = i_row / j->rows_of_matrix;
-    return j->has_importance && j->c->has_importance[m] ? j->c->importance + m * j->cols : NULL;
+    bool has = j->has_importance && j->c->has_importance[m];
+    const float *column = has ? j->c->importance + m * j->cols : NULL;
+    double square = 0;
+    if (is_fine(j->s->type))
+        return NULL;
+    for (int64_t i = 0; i < j->cols; i++)
+        square += (double)x[i] * (double)x[i];
+    float mean = (float)(square / (double)j->cols);
+    for (int64_t i = 0; i < j->cols; i++)
+        w[i] = (column ? column[i] : 1.0f) * sqrtf(mean + x[i] * x[i]);
+    return w;
 }
 
 /* Row `at` of the chunk: decoded, encoded to dst, and decoded again for its error. */
-static void encode_row(const tensor_job *j, int64_t at, float *x, float *y, uint8_t *dst)
+static void encode_row(const tensor_job *j, int64_t at, float *x, uint8_t *dst)
 {
+    float *y = x + j->cols, *w = y + j->cols;
     const fr_gguf_tensor *t = j->s->from;
     row_result *r = &j->c->rows[at];
     *r = (row_result){0};
@@ -134,7 +160,7 @@ static void encode_row(const tensor_job *j, int64_t at, float *x, float *y, uint
     inspect_row(j, x, r);
     if (j->bad || (!j->zero_bad && r->n_nan + r->n_inf))
         return;
-    fr_encode_row(j->s->type, x, j->cols, importance_of(j, j->i_row + at), dst);
+    fr_encode_row(j->s->type, x, j->cols, error_weights(j, j->i_row + at, x, w), dst);
     fr_decode_row(j->s->type, FR_LAYOUT_PLAIN, dst, 0, j->cols, y);
     compare_row(j, x, y, r);
 }
@@ -144,11 +170,11 @@ static void encode_rows(void *arg, int i_thread, int n_threads)
     const tensor_job *j = arg;
     bool direct = j->s->layout == FR_LAYOUT_PLAIN;
     uint8_t *plain = direct ? j->c->out : j->c->plain;
-    float *x = j->c->scratch + (size_t)i_thread * 2 * (size_t)j->cols, *y = x + j->cols;
+    float *x = j->c->scratch + (size_t)i_thread * SCRATCH_ROWS * (size_t)j->cols;
     int64_t from, to;
     fr_cpu_share(j->n_rows, j->group, i_thread, n_threads, &from, &to);
     for (int64_t r = from; r < to; r++)
-        encode_row(j, r, x, y, plain + (size_t)r * j->plain_row);
+        encode_row(j, r, x, plain + (size_t)r * j->plain_row);
     if (!direct && !j->bad && to > from) /* cannot fail: the plan has checked the shape */
         fr_repack(j->s->type, FR_LAYOUT_PLAIN, j->s->layout, to - from, j->cols,
                   plain + (size_t)from * j->plain_row, j->c->out + (size_t)from * j->to_row, NULL);
@@ -170,7 +196,7 @@ static void inspect_rows(void *arg, int i_thread, int n_threads)
 {
     const tensor_job *j = arg;
     const fr_gguf_tensor *t = j->s->from;
-    float *x = j->c->scratch + (size_t)i_thread * 2 * (size_t)j->cols;
+    float *x = j->c->scratch + (size_t)i_thread * SCRATCH_ROWS * (size_t)j->cols;
     int64_t from, to;
     fr_cpu_share(j->n_rows, 1, i_thread, n_threads, &from, &to);
     for (int64_t r = from; r < to; r++) {
@@ -192,10 +218,10 @@ static fr_status reserve(tensor_job *j, fr_err *err)
 {
     quantize_converter *c = j->c;
     void *scratch = c->scratch, *plain = c->plain, *out = c->out, *rows = c->rows;
-    size_t n = (size_t)j->chunk, two_rows = 2 * (size_t)j->cols;
+    size_t n = (size_t)j->chunk, scratch_row = SCRATCH_ROWS * (size_t)j->cols;
     fr_status st;
-    FR_TRY_OUT(
-        st, grow(&scratch, &c->scratch_cap, (size_t)c->n_threads * two_rows, sizeof(float), err));
+    FR_TRY_OUT(st, grow(&scratch, &c->scratch_cap, (size_t)c->n_threads * scratch_row,
+                        sizeof(float), err));
     FR_TRY_OUT(st, grow(&rows, &c->rows_cap, n, sizeof *c->rows, err));
     if (j->s->action == QUANTIZE_COPY)
         goto out;

@@ -61,25 +61,26 @@ static bool keeps_type(const planner *p, const fr_gguf_tensor *t)
     return c->interleave && !c->allow_requantize && !is_float(t->type);
 }
 
-static fr_status plan_kept(const planner *p, quantize_step *s)
+/* The bits stay; a matrix may be rearranged. */
+static void plan_kept(const planner *p, quantize_step *s)
 {
     const fr_gguf_tensor *t = s->from;
-    bool il = t->layout == FR_LAYOUT_INTERLEAVED || p->c->interleave;
     bool leave = p->c->leave_output && quantize_is_output(&p->model, t);
     s->type = s->wanted = t->type;
     s->layout = t->layout;
-    if (leave || !quantize_is_matrix(t) || t->type == FR_TYPE_F32)
-        return FR_OK;
-    s->layout = tool_fitting_layout(t->type, il && !quantize_is_lookup(t), t->dims[1], t->dims[0]);
-    return fr_type_check(s->type, s->layout, t->dims[1], t->dims[0], p->err);
+    if (p->c->interleave && !leave && quantize_is_matrix(t) && !quantize_is_lookup(t) &&
+        t->layout == FR_LAYOUT_PLAIN)
+        s->layout = tool_fitting_layout(t->type, true, t->dims[1], t->dims[0]);
 }
 
 static fr_status plan_type(const planner *p, quantize_step *s)
 {
     const fr_gguf_tensor *t = s->from;
     bool interleaved;
-    if (!quantize_is_matrix(t) || keeps_type(p, t))
-        return plan_kept(p, s);
+    if (!quantize_is_matrix(t) || keeps_type(p, t)) {
+        plan_kept(p, s);
+        return FR_OK;
+    }
     FR_TRY(wanted_type(p, t, &s->wanted, &interleaved));
     s->type = tool_fitting_type(s->wanted, t->dims[0]);
     s->layout = tool_fitting_layout(s->type, interleaved, t->dims[1], t->dims[0]);

@@ -57,7 +57,7 @@ static fr_status compile(quantize_rules *r, rule *u, fr_err *err)
     pcre2_compile_context_free(c);
     if (u->code)
         return FR_OK;
-    if (code == PCRE2_ERROR_NOMEMORY)
+    if (code == PCRE2_ERROR_NOMEMORY || code == PCRE2_ERROR_HEAP_FAILED)
         return no_memory(err);
     pcre2_get_error_message(code, why, sizeof why);
     return fr_fail(err, FR_EINVAL, "--custom-q: in '%.*s', at character %zu: %s",
@@ -164,6 +164,8 @@ fr_status quantize_rules_match(quantize_rules *r, const char *name, bool *found,
                              r->data, r->context);
         if (rc == PCRE2_ERROR_NOMATCH)
             continue;
+        if (rc == PCRE2_ERROR_NOMEMORY)
+            return no_memory(err);
         if (rc < 0)
             return fr_fail(err, FR_EINVAL,
                            "--custom-q: '%.*s' takes too many steps on the name %s; write it "
