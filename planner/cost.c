@@ -8,13 +8,17 @@
 
 /* ---- what of a rate is reached in practice -----------------------------------------------------
  *
- * CPU: the shares that mature CPU kernels reach of a streaming read and of the int8 dot-product
- * peak, measured on DeepSeek-V2-Lite's shapes on two Zen 4 cores: 0.80 - 0.9 of the read at 8 bits
- * (less at fewer bits where decoding bounds), 0.70 - 0.88 of the peak at 512 tokens. GPU and links:
- * the least that ferry's own benchmarks must hold. */
+ * CPU: what a mature runtime reaches of a streaming read and of the int8 dot-product peak with
+ * DeepSeek-V2-Lite's shapes on two Zen 4 cores: 0.80 - 0.9 of the read at 8 bits, 0.70 - 0.88 of
+ * the peak at 512 tokens. GPU and links: the least that ferry's own benchmarks must hold. */
 static const double CPU_READ = 0.85, CPU_DOT = 0.80;
 static const double GPU_READ = 0.80, GPU_GEMM = 0.60;
 static const double LINK = 0.85;
+
+/* Operations of a CPU that decoding a quantized weight costs beside its product, which counts where
+ * few tokens share it. In the same runs single tokens took 30 (3 bits), 43 (4 bits), 66 (2 bits) e9
+ * weights a second at an int8 peak of 360e9; this gives 41. */
+static const double CPU_DECODE_OPS = 5;
 
 /* Seconds to hand a few KiB from one device to another and have it go on there: the host submits a
  * copy in 5 - 7 us (Wu et al. 2026, arXiv 2602.21548, section 5.2) and a kernel in 4 - 6 us, and an
@@ -72,7 +76,8 @@ plan_machine plan_machine_of(const fr_hardware *hw, const fr_plan_options *o)
     plan_machine m = {.n_devices = 1 + hw->n_gpus, .kv_on_cpu = o->kv_on_cpu};
     m.rates[FR_PLAN_CPU] = (plan_rates){.bandwidth = hw->ram_bandwidth * CPU_READ,
                                         .int_ops = hw->cpu_int8_ops * cpu_share(hw, o),
-                                        .float_ops = hw->cpu_f32_ops * cpu_share(hw, o)};
+                                        .float_ops = hw->cpu_f32_ops * cpu_share(hw, o),
+                                        .decode_ops = CPU_DECODE_OPS};
     for (int i = 0; i < hw->n_gpus; i++) {
         const fr_gpu_hw *g = &hw->gpus[i];
         int twin = 0;
@@ -84,6 +89,7 @@ plan_machine plan_machine_of(const fr_hardware *hw, const fr_plan_options *o)
                                       .to = g->h2d * LINK,
                                       .from = g->d2h * LINK,
                                       .twin = 1 + twin};
+        m.has_twins = m.has_twins || twin != i;
         if (twin == i && gpu_is_used(o, i)) {
             m.link_part[1 + i] = m.rates[1 + i].to;
             m.all_links += m.rates[1 + i].to;
@@ -99,7 +105,7 @@ plan_machine plan_machine_of(const fr_hardware *hw, const fr_plan_options *o)
 
 static plan_work scaled(plan_work w, double bytes, double ops)
 {
-    return (plan_work){w.bytes * bytes, w.int_ops * ops, w.float_ops * ops};
+    return (plan_work){w.bytes * bytes, w.weights * bytes, w.int_ops * ops, w.float_ops * ops};
 }
 
 /* Attention of one layer over the cache. Tokens of a batch share what is read of their sequence's
@@ -114,7 +120,8 @@ static void add_cache(plan_step *s, const fr_model *m, const plan_attn_work *w, 
     double expanded = pairs * w->pair_ops[1] + positions * w->expand_ops;
     if (m->mla == FR_MLA_EXPAND || m->mla == FR_MLA_AUTO)
         s->expanded = one_sequence && (m->mla == FR_MLA_EXPAND || expanded < direct);
-    s->cache = (plan_work){positions * w->pos_bytes, 0, s->expanded ? expanded : direct};
+    s->cache = (plan_work){.bytes = positions * w->pos_bytes,
+                           .float_ops = s->expanded ? expanded : direct};
 }
 
 /* Seconds of work on a device: the larger of reading and computing. *busy may be NULL. */
@@ -122,7 +129,8 @@ static double work_seconds(const plan_machine *m, plan_work w, int d, plan_busy 
 {
     const plan_rates *r = &m->rates[d];
     double memory = r->bandwidth > 0 ? w.bytes / r->bandwidth : 0;
-    double compute = (r->int_ops > 0 ? w.int_ops / r->int_ops : 0) +
+    double ints = w.int_ops + w.weights * r->decode_ops;
+    double compute = (r->int_ops > 0 ? ints / r->int_ops : 0) +
                      (r->float_ops > 0 ? w.float_ops / r->float_ops : 0);
     if (busy)
         *(memory >= compute ? &busy->memory[d] : &busy->compute[d]) += fmax(memory, compute);
@@ -222,26 +230,45 @@ plan_layer_times plan_layer_times_of(const plan_step *s, const plan_layer_work *
     return t;
 }
 
-/* The feed-forward part with experts shared out so: devices work side by side, except virtual GPUs
- * of one physical GPU, which take turns. */
+/* Seconds of a device in the feed-forward part. */
+static double device_seconds(const plan_step *s, const plan_layer_times *lt, int d, int dense,
+                             double share)
+{
+    double own = d == dense ? lt->own[d] : 0;
+    if (share <= 0)
+        return own;
+    return own + share * lt->experts[d] + s->hop[dense][d] + s->hop[d][dense];
+}
+
+/* The same for virtual GPUs of one physical GPU, of which d is the first: they take turns. */
+static double twins_seconds(const plan_step *s, const plan_layer_times *lt, int d, int dense,
+                            const double share[FR_PLAN_MAX_DEVICES])
+{
+    const plan_machine *m = s->machine;
+    double t = 0;
+    for (int k = d; k < m->n_devices; k++)
+        if (m->rates[k].twin == d)
+            t += device_seconds(s, lt, k, dense, share[k]);
+    return t;
+}
+
+/* The feed-forward part with experts shared out so: devices work side by side. */
 static double ffn_seconds(const plan_step *s, const plan_layer_times *lt, int dense,
                           const double share[FR_PLAN_MAX_DEVICES], int *slowest)
 {
     const plan_machine *m = s->machine;
-    double t[FR_PLAN_MAX_DEVICES] = {0}, join = 0;
+    double most = -1, join = 0;
     for (int d = 0; d < m->n_devices; d++) {
-        double here = d == dense ? lt->own[d] : 0;
-        if (share[d] > 0) {
-            here += share[d] * lt->experts[d] + s->hop[dense][d] + s->hop[d][dense];
-            join += d != dense ? JOIN_SECONDS : 0;
-        }
-        t[m->rates[d].twin] += here;
-    }
-    *slowest = FR_PLAN_CPU;
-    for (int d = 1; d < m->n_devices; d++)
-        if (t[d] > t[*slowest])
+        double t = m->has_twins ? twins_seconds(s, lt, d, dense, share)
+                                : device_seconds(s, lt, d, dense, share[d]);
+        if (t > most) {
+            most = t;
             *slowest = d;
-    return t[*slowest] + join;
+        }
+        if (share[d] > 0 && d != dense)
+            join += JOIN_SECONDS;
+    }
+    return most + join;
 }
 
 /* What each device computes when the experts of the RAM are sent to the GPUs, each link carrying

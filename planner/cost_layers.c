@@ -19,7 +19,12 @@ static void add_role(const fr_model *m, int layer, fr_role role, int64_t mats, p
     double used = (double)w->rows * (double)(mats > 0 ? mats : w->n_mat);
     double ops = 2 * used * (double)w->cols;
     out->bytes += rows * (double)fr_row_bytes(w->type, w->layout, w->cols);
-    *(is_float(w->type) ? &out->float_ops : &out->int_ops) += ops;
+    if (is_float(w->type)) {
+        out->float_ops += ops;
+    } else {
+        out->int_ops += ops;
+        out->weights += rows * (double)w->cols;
+    }
 }
 
 static void add_roles(const fr_model *m, int layer, const fr_role *roles, size_t n, plan_work *out)
@@ -44,8 +49,10 @@ static void add_kv_b(const fr_model *m, int il, plan_layer_work *w)
     else
         ADD_ROLES(m, il, &up, FR_ROLE_ATTN_K_UP, FR_ROLE_ATTN_V_B);
     w->attn[1].bytes += up.bytes;
+    w->attn[1].weights += up.weights;
     if (m->mla == FR_MLA_PLAIN) {
         w->attn[0].bytes += up.bytes;
+        w->attn[0].weights += up.weights;
         w->attn[0].int_ops += up.int_ops;
         w->attn[0].float_ops += up.float_ops;
     } else {
@@ -55,7 +62,7 @@ static void add_kv_b(const fr_model *m, int il, plan_layer_work *w)
 
 plan_layer_work plan_layer_work_of(const fr_model *m, int il)
 {
-    plan_layer_work w = {.ffn = {0, 0, 0}};
+    plan_layer_work w = {.ffn = {.bytes = 0}};
     ADD_ROLES(m, il, &w.attn[0], FR_ROLE_ATTN_NORM, FR_ROLE_ATTN_Q, FR_ROLE_ATTN_Q_A,
               FR_ROLE_ATTN_Q_A_NORM, FR_ROLE_ATTN_Q_B, FR_ROLE_ATTN_KV_A_MQA,
               FR_ROLE_ATTN_KV_A_NORM, FR_ROLE_ATTN_OUTPUT, FR_ROLE_FFN_NORM, FR_ROLE_FFN_GATE_INP,
@@ -73,7 +80,7 @@ plan_layer_work plan_layer_work_of(const fr_model *m, int il)
 
 plan_work plan_output_work(const fr_model *m)
 {
-    plan_work w = {0, 0, 0};
+    plan_work w = {.bytes = 0};
     bool own = fr_model_weight_of(m, -1, FR_ROLE_OUTPUT) >= 0;
     add_role(m, -1, own ? FR_ROLE_OUTPUT : FR_ROLE_TOKEN_EMBD, 0, &w);
     return w;

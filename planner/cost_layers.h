@@ -5,10 +5,10 @@
 
 #include "planner/cost.h"
 
-/* Bytes that are read once a step, and operations a token: on integers (quantized weights) and on
- * floats. */
+/* Bytes that are read once a step and the quantized weights among them, and operations a token: on
+ * integers (with quantized weights) and on floats. */
 typedef struct {
-    double bytes, int_ops, float_ops;
+    double bytes, weights, int_ops, float_ops;
 } plan_work;
 
 typedef struct {
@@ -32,13 +32,15 @@ plan_attn_work plan_attn_work_of(const fr_model *m, const fr_plan_options *o);
 /* What devices do in a second; 0: unknown, bounds nothing. */
 typedef struct {
     double bandwidth, int_ops, float_ops;
-    double to, from; /* its link, seen from the host; 0 for the CPU */
-    int twin;        /* the first device that is the same physical GPU */
+    double decode_ops; /* integer operations that the decoding of a weight costs, once a step */
+    double to, from;   /* its link, seen from the host; 0 for the CPU */
+    int twin;          /* the first device that is the same physical GPU */
 } plan_rates;
 
 typedef struct {
     int n_devices;
     plan_rates rates[FR_PLAN_MAX_DEVICES];
+    bool has_twins;                        /* virtual GPUs */
     double all_links;                      /* host to all GPUs at once, RAM bandwidth not counted */
     double link_part[FR_PLAN_MAX_DEVICES]; /* of what is sent over all links: each one's */
     bool kv_on_cpu;

@@ -4,6 +4,7 @@
 #include <strings.h>
 
 #include "kv/kv.h"
+#include "planner/print_parts.h"
 
 static const plan_kv_shape shapes[] = {
     {"DeepSeek-V2-Lite", 27, 163840, {{27, 576, 1, 0}}},
@@ -81,38 +82,40 @@ static fr_status check_type(fr_type type, fr_err *err)
                    fr_type_get(type)->name);
 }
 
+enum { NAME_WIDTH = 18 };
+
 static fr_status print_size(uint64_t bytes, fr_buf *out, fr_err *err)
 {
     double mib = (double)bytes / (1 << 20);
-    if (mib < 9999.995)
-        return fr_buf_printf(out, err, "%12.2f MiB", mib);
-    return fr_buf_printf(out, err, "%12.2f GiB", mib / 1024);
+    if (mib < 4096)
+        return fr_buf_printf(out, err, "%9.2f MiB", mib);
+    return fr_buf_printf(out, err, "%9.3f GiB", mib / 1024);
 }
 
 static fr_status print_head(const fr_kv_table_args *a, const char *first, fr_buf *out, fr_err *err)
 {
-    FR_TRY(fr_buf_printf(out, err, "%-18s %-6s %14s", first, "type", "bytes/token"));
+    FR_TRY(fr_buf_printf(out, err, "%-*s%-5s %8s", a->model ? 0 : NAME_WIDTH, first, "type",
+                         "B/token"));
     for (size_t i = 0; i < a->n_lengths; i++)
-        FR_TRY(fr_buf_printf(out, err, "%16lld", (long long)a->lengths[i]));
+        FR_TRY(fr_buf_printf(out, err, "%13lld", (long long)a->lengths[i]));
     return fr_buf_putc(out, '\n', err);
 }
 
 static fr_status print_shape(const fr_kv_table_args *a, const plan_kv_shape *s, fr_type type,
                              fr_buf *out, fr_err *err)
 {
-    FR_TRY(fr_buf_printf(out, err, "%-18s %-6s %14.10g", s->name, fr_type_get(type)->name,
+    FR_TRY(fr_buf_printf(out, err, "%-*s%-5s %8.10g", NAME_WIDTH, s->name, fr_type_get(type)->name,
                          plan_kv_shape_token_bytes(s, type)));
     for (size_t i = 0; i < a->n_lengths; i++)
         FR_TRY(print_size(plan_kv_shape_bytes(s, type, a->lengths[i]), out, err));
     return fr_buf_putc(out, '\n', err);
 }
 
-static fr_status print_model_row(const fr_kv_table_args *a, const char *name, fr_type type,
-                                 fr_buf *out, fr_err *err)
+static fr_status print_model_row(const fr_kv_table_args *a, fr_type type, fr_buf *out, fr_err *err)
 {
     fr_kv_layout l;
     FR_TRY(fr_kv_layout_make(a->model, type, type, a->kv_window, &l, err));
-    FR_TRY(fr_buf_printf(out, err, "%-18.18s %-6s %14llu", name, fr_type_get(type)->name,
+    FR_TRY(fr_buf_printf(out, err, "%-5s %8llu", fr_type_get(type)->name,
                          (unsigned long long)fr_kv_pos_bytes(&l)));
     for (size_t i = 0; i < a->n_lengths; i++)
         FR_TRY(print_size(fr_kv_layer_bytes(&l, a->lengths[i]) * (uint64_t)l.n_layer, out, err));
@@ -122,41 +125,38 @@ static fr_status print_model_row(const fr_kv_table_args *a, const char *name, fr
 static fr_status print_model(const fr_kv_table_args *a, fr_buf *out, fr_err *err)
 {
     const fr_model *m = a->model;
-    fr_str text;
-    char name[64] = "model";
-    if (fr_gguf_get_str(m->gguf, "general.name", &text, NULL) == FR_OK && text.n > 0) {
-        size_t n = text.n < sizeof name - 1 ? text.n : sizeof name - 1;
-        n -= fr_utf8_incomplete_tail(text.p, n);
-        memcpy(name, text.p, n);
-        name[n] = 0;
-    }
-    for (size_t t = 0; t < a->n_types; t++)
-        FR_TRY(print_model_row(a, name, a->types[t], out, err));
     fr_kv_layout l;
+    char bytes[32];
+    FR_TRY(fr_buf_printf(out, err, "KV cache of %.*s (-mla %d, trained for %lld tokens)\n",
+                         FR_STR_ARG(plan_model_name(m)), (int)m->mla,
+                         (long long)m->hp.n_ctx_train));
+    FR_TRY(print_head(a, "", out, err));
+    for (size_t t = 0; t < a->n_types; t++)
+        FR_TRY(print_model_row(a, a->types[t], out, err));
     FR_TRY(fr_kv_layout_make(m, FR_TYPE_F16, FR_TYPE_F16, a->kv_window, &l, err));
     if (a->kv_window == 0)
         return FR_OK;
-    char bytes[32];
     fr_format_bytes(fr_kv_recent_bytes(&l) * (uint64_t)l.n_layer, bytes);
     return fr_buf_printf(out, err,
                          "\nBesides, in every type but f32: %s for the last %lld positions in "
-                         "float32 (--kv-window).\nTrained for %lld tokens.\n",
-                         bytes, (long long)a->kv_window, (long long)m->hp.n_ctx_train);
+                         "float32 (--kv-window).\n",
+                         bytes, (long long)a->kv_window);
 }
 
 fr_status fr_kv_table_print(const fr_kv_table_args *a, fr_buf *out, fr_err *err)
 {
     for (size_t t = 0; t < a->n_types; t++)
         FR_TRY(check_type(a->types[t], err));
-    FR_TRY(print_head(a, "KV cache of", out, err));
     if (a->model)
         return print_model(a, out, err);
+    FR_TRY(print_head(a, "KV cache of", out, err));
     for (size_t s = 0; s < plan_kv_n_shapes(); s++)
         for (size_t t = 0; t < a->n_types; t++)
             FR_TRY(print_shape(a, &shapes[s], a->types[t], out, err));
-    return fr_buf_puts(out,
-                       "\nOf one sequence, without workspace. Formulas and sources: "
-                       "planner/kv_table.h. V3.2, GLM-5 and V4 are listed for\ncomparison; this "
-                       "version runs the deepseek2 architecture only.\n",
-                       err);
+    return fr_buf_puts(
+        out,
+        "\nOf one sequence. Formulas and sources: planner/kv_table.h. V3.2, GLM-5 and V4 "
+        "stand here for comparison:\nthis version runs the deepseek2 "
+        "architecture only.\n",
+        err);
 }

@@ -3,6 +3,9 @@
 
 #include "planner/plan_internal.h"
 
+/* No machine holds it, and the sum over all layers still is a uint64_t. */
+static const uint64_t MAX_KV_LAYER = (uint64_t)1 << 50;
+
 /* ---- sizes -------------------------------------------------------------------------------------
  */
 
@@ -17,7 +20,10 @@ void plan_draft_size(plan_draft *d, int64_t n_ctx, int64_t n_ubatch)
     int64_t each = seq_ctx(d, n_ctx);
     d->o.n_ctx = n_ctx;
     d->o.n_ubatch = n_ubatch < each ? n_ubatch : each;
-    d->kv_layer = plan_kv_layer_bytes(d->m, &d->o, each) * (uint64_t)d->o.n_seq;
+    if (__builtin_mul_overflow(plan_kv_layer_bytes(d->m, &d->o, each), (uint64_t)d->o.n_seq,
+                               &d->kv_layer) ||
+        d->kv_layer > MAX_KV_LAYER)
+        d->kv_layer = MAX_KV_LAYER;
     d->ws = plan_workspace_bytes(d->m, d->passes, &d->o, each, d->o.n_ubatch);
     for (int i = 0; i < d->n_items; i++) {
         fr_item *it = &d->items[i];

@@ -233,8 +233,8 @@ static void apply_layer(const plan_draft *d, plan_piece *p)
 static void apply_source(const plan_draft *d, plan_piece *p)
 {
     int from = d->m->weights[p->weight].from;
-    for (int i = 0; i < d->n_pieces; i++)
-        if (d->pieces[i].weight == from) {
+    for (int i = d->n_pieces - 1; i >= 0; i--)
+        if (d->pieces[i].weight == from && d->pieces[i].from == 0) {
             p->device = d->pieces[i].device;
             p->numa = d->pieces[i].numa;
             p->rule = d->pieces[i].rule;
@@ -307,8 +307,7 @@ static fr_item_kind kind_of(const fr_model_weight *w)
  * any item of the kind takes), made when there is none. */
 static int item_for(plan_draft *d, fr_item_kind kind, int layer, uint32_t allowed)
 {
-    int i = 0;
-    for (; i < d->n_items; i++) {
+    for (int i = d->n_items - 1; i >= 0; i--) { /* the last ones are of this layer */
         fr_item *it = &d->items[i];
         if (it->kind != kind || it->layer != layer)
             continue;
@@ -321,10 +320,9 @@ static int item_for(plan_draft *d, fr_item_kind kind, int layer, uint32_t allowe
             return i;
         }
     }
-    d->items[i] =
+    d->items[d->n_items] =
         (fr_item){.kind = kind, .layer = layer, .allowed = allowed, .fixed_device = PLAN_OPEN};
-    d->n_items++;
-    return i;
+    return d->n_items++;
 }
 
 /* Bytes go to what is settled, or to what is open. */

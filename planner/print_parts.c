@@ -40,10 +40,12 @@ void plan_placements_of(const fr_plan *p, int weight, int *from, int *to)
 
 int plan_weight_of_tensor(const fr_model *m, const fr_gguf_tensor *t)
 {
-    for (int i = 0; i < m->n_weights; i++)
-        if (m->weights[i].src == t)
-            return i;
-    return -1;
+    int layer;
+    fr_role role;
+    if (!fr_tensor_name_parse(t->name, &layer, &role) || layer >= m->hp.n_layer)
+        return -1;
+    int w = fr_model_weight_of(m, layer, role);
+    return w >= 0 && m->weights[w].src == t ? w : -1;
 }
 
 const char *plan_place_id(const fr_plan *p, const fr_placement *at, char out[16])
@@ -58,20 +60,22 @@ const char *plan_place_id(const fr_plan *p, const fr_placement *at, char out[16]
 /* ---- layers ------------------------------------------------------------------------------------
  */
 
-static bool is_part(const fr_model_weight *w, int layer, bool experts)
+static bool is_part(fr_role role, int layer, bool experts)
 {
-    if (layer < 0)
-        return w->layer < 0 && (w->role != FR_ROLE_TOKEN_EMBD) == experts;
-    return w->layer == layer && plan_role_is_expert(w->role) == experts;
+    return (layer < 0 ? role != FR_ROLE_TOKEN_EMBD : plan_role_is_expert(role)) == experts;
 }
 
 uint64_t plan_layer_bytes(const fr_plan *p, int layer, bool experts, int device)
 {
     uint64_t sum = 0;
-    for (int i = 0; i < p->n_placements; i++)
-        if (p->placements[i].device == device &&
-            is_part(&p->model->weights[p->placements[i].tensor], layer, experts))
-            sum += p->placements[i].bytes;
+    for (int r = 0; r < FR_ROLE_COUNT; r++) {
+        int w = fr_model_weight_of(p->model, layer, (fr_role)r), from, to;
+        if (w < 0 || !is_part((fr_role)r, layer, experts))
+            continue;
+        plan_placements_of(p, w, &from, &to);
+        for (int i = from; i < to; i++)
+            sum += p->placements[i].device == device ? p->placements[i].bytes : 0;
+    }
     return sum;
 }
 

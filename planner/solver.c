@@ -3,7 +3,11 @@
 #include "planner/solver_prices.h"
 #include "planner/solver_search.h"
 
-enum { FINALISTS = 4, N_SHAKES = 100 };
+enum {
+    FINALISTS = 4,
+    MAX_SHAKES = 100,
+    SHAKE_TRIALS = 1000000 /* some 0.3 s */
+};
 
 /* ---- starts -----------------------------------------------------------------------------------
  */
@@ -86,7 +90,9 @@ static void enter(plan_state *finalists, int *n, const plan_state *s)
 static int shake(plan_search *x, plan_state *finalists, int best)
 {
     int other = best == 0 ? 1 : 0;
-    for (int k = 0; k < N_SHAKES && x->t->n_layer > 0; k++) {
+    int64_t budget = x->n_trials + SHAKE_TRIALS;
+    bool can = x->n_gpus > 0 && x->t->n_layer > 0;
+    for (int k = 0; can && k < MAX_SHAKES && x->n_trials < budget; k++) {
         plan_state_copy(&finalists[other], &finalists[best]);
         x->s = &finalists[other];
         plan_search_shake(x);
@@ -98,6 +104,7 @@ static int shake(plan_search *x, plan_state *finalists, int best)
     }
     x->s = &finalists[best];
     plan_search_improve(x);
+    plan_search_tidy(x);
     return best;
 }
 

@@ -1,12 +1,15 @@
 #include "planner/solver_search.h"
 
-#include <math.h>
+#include <string.h>
 
 enum {
     MAX_PASSES = 30, /* of local search: it ends by itself before */
     MAX_REFILL = 4,
-    MAX_SHAKE = 6 /* layers */
+    MIN_SHAKE = 6 /* layers, at most, that are shaken in a small model */
 };
+
+/* Objectives that differ by less than this part are equal. */
+static const double EQUAL = 1e-12;
 
 /* Changes smaller than this part of the objective are rounding, not progress. */
 static const double LEAST_GAIN = 1e-5;
@@ -17,8 +20,9 @@ fr_status plan_search_init(plan_search *x, plan_state *s, fr_arena *arena, fr_er
     x->n_gpus = plan_gpu_order(s->t->p, x->order);
     x->fill = FR_ARENA_NEW(plan_move, arena, (size_t)s->t->p->n_items, err);
     x->active = FR_ARENA_NEW(bool, arena, (size_t)s->t->p->n_items, err);
+    x->done = FR_ARENA_NEW(bool, arena, (size_t)s->t->p->n_items, err);
     x->random = 0x9E3779B97F4A7C15ull;
-    return x->fill && x->active ? FR_OK : FR_ENOMEM;
+    return x->fill && x->active && x->done ? FR_OK : FR_ENOMEM;
 }
 
 static bool is_experts(const plan_search *x, int item)
@@ -69,6 +73,7 @@ static bool keep(plan_search *x, uint64_t excess_before)
 
 static double trial(plan_search *x, int item, int from, int to, int64_t n)
 {
+    x->n_trials++;
     if (is_experts(x, item))
         return plan_state_trial(x->s, item, from, to, n);
     double change = plan_state_move(x->s, item, from, to, n);
@@ -305,6 +310,9 @@ static bool improve_pair(plan_search *x, int item, int from, int to)
     double change;
     if (fits > 0 && try_move(x, item, from, to, best_count(x, item, from, to, fits, &change)))
         return true;
+    if (fits == here && is_experts(x, item) && to == FR_PLAN_CPU && /* others take its place */
+        try_move(x, item, from, to, here))
+        return true;
     if (fits == here || !(plan_state_excess(x->s) > 0 || worth_room(x, item, from, to)))
         return false;
     return try_move(x, item, from, to, best_count(x, item, from, to, here, &change));
@@ -400,6 +408,74 @@ void plan_search_improve(plan_search *x)
     }
 }
 
+/* ---- tidying ----------------------------------------------------------------------------------
+ */
+
+static bool is_split(const plan_search *x, int item, int d)
+{
+    return is_experts(x, item) && x->s->units[item][d] > 0 && x->s->units[item][FR_PLAN_CPU] > 0;
+}
+
+/* The item with the fewest, or most, units on d among those that are split and not done. */
+static int extreme_split(const plan_search *x, int d, const bool *done, bool most)
+{
+    int best = -1;
+    for (int i = 0; i < x->t->p->n_items; i++) {
+        if (done[i] || !is_split(x, i, d))
+            continue;
+        int64_t n = x->s->units[i][d], m = best >= 0 ? x->s->units[best][d] : 0;
+        if (best < 0 || (most ? n > m : n < m))
+            best = i;
+    }
+    return best;
+}
+
+/* The most units of an item that fit into d and gain at least `rate` (negative) each. */
+static int64_t as_good(plan_search *x, int item, int d, double rate)
+{
+    int64_t low = 0, high = plan_state_fit(x->s, item, FR_PLAN_CPU, d);
+    while (low < high) {
+        int64_t mid = low + (high - low + 1) / 2;
+        if (trial(x, item, FR_PLAN_CPU, d, mid) <= (double)mid * rate * (1 - EQUAL))
+            low = mid;
+        else
+            high = mid - 1;
+    }
+    return low;
+}
+
+/* Gives what an item has on d to the other items that are split there, the largest first, if they
+ * can do as much with it. */
+static void try_merge(plan_search *x, int item, int d, bool *done)
+{
+    int64_t n = x->s->units[item][d];
+    begin(x);
+    done[item] = true;
+    move(x, item, d, FR_PLAN_CPU, n);
+    double rate = -x->change / (double)n;
+    for (int j; x->change > 0 && (j = extreme_split(x, d, done, true)) >= 0;) {
+        done[j] = true;
+        move(x, j, FR_PLAN_CPU, d, as_good(x, j, d, rate));
+    }
+    if (x->change > EQUAL * x->s->seconds)
+        undo(x);
+}
+
+void plan_search_tidy(plan_search *x)
+{
+    int n_items = x->t->p->n_items;
+    for (int d = 1; d < x->t->n_devices; d++) {
+        bool *tried = x->active;
+        memset(tried, 0, (size_t)n_items * sizeof *tried);
+        for (int i; (i = extreme_split(x, d, tried, false)) >= 0;) {
+            memcpy(x->done, tried, (size_t)n_items * sizeof *tried);
+            try_merge(x, i, d, x->done);
+            tried[i] = true;
+        }
+    }
+    plan_state_objective(x->s);
+}
+
 /* ---- shaking ----------------------------------------------------------------------------------
  */
 
@@ -412,19 +488,30 @@ static int pick(plan_search *x, int n)
     return (int)((x->random * 0x2545F4914F6CDD1Dull >> 33) % (uint64_t)n);
 }
 
+/* Moves what a layer's dense part or experts have anywhere to one device. */
+static void gather(plan_search *x, int item, int to)
+{
+    for (int from = 0; item >= 0 && from < x->t->n_devices; from++)
+        move(x, item, from, to, x->s->units[item][from]);
+}
+
 void plan_search_shake(plan_search *x)
 {
     const plan_tables *t = x->t;
-    int first = pick(x, t->n_layer), n = 1 + pick(x, MAX_SHAKE), to = pick(x, t->n_devices);
-    bool experts = pick(x, 4) == 0;
+    int most = t->n_layer / 3 > MIN_SHAKE ? t->n_layer / 3 : MIN_SHAKE;
+    int n = 1 + pick(x, most), first = pick(x, t->n_layer + n - 1) - (n - 1), kind = pick(x, 3);
+    int to = pick(x, 8) == 0 ? FR_PLAN_CPU : x->order[pick(x, x->n_gpus)];
     begin(x);
-    for (int il = first; il < first + n && il < t->n_layer; il++) {
-        int item = experts ? t->experts[il][0] : t->dense[il];
-        for (int from = 0; item >= 0 && from < t->n_devices; from++)
-            move(x, item, from, to, x->s->units[item][from]);
+    for (int il = first; il < first + n; il++) {
+        if (il < 0 || il >= t->n_layer)
+            continue;
+        if (kind != 0)
+            gather(x, t->dense[il], to);
+        if (kind != 1)
+            gather(x, t->experts[il][0], to);
     }
-    if (t->output_item >= 0 && first + n > t->n_layer)
-        move(x, t->output_item, x->s->device[t->output_item], to, 1);
+    if (first + n > t->n_layer)
+        gather(x, t->output_item, to);
     make_room(x, to, -1);
     for (int d = 1; d < t->n_devices; d++)
         refill(x, d);

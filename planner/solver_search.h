@@ -4,7 +4,7 @@
 
 #include "planner/solver_state.h"
 
-enum { PLAN_TRAIL = 64 };
+enum { PLAN_TRAIL = 256 };
 
 typedef struct {
     int item, from, to;
@@ -22,7 +22,9 @@ typedef struct {
     int n_trail;
     double change; /* of the objective, by them */
     bool *active;  /* [n_items]: worth another look */
+    bool *done;    /* [n_items]: scratch */
     uint64_t random;
+    int64_t n_trials; /* layers looked at so far: what the search costs */
 } plan_search;
 
 fr_status plan_search_init(plan_search *x, plan_state *s, fr_arena *arena, fr_err *err);
@@ -38,7 +40,12 @@ void plan_search_fill(plan_search *x);
  * objective falls. */
 void plan_search_improve(plan_search *x);
 
-/* Puts a few neighbouring layers somewhere else, whatever it costs, and improves round them. */
+/* Where several layers have a part of their experts on a GPU and could change places at no cost:
+ * makes it few layers with much. */
+void plan_search_tidy(plan_search *x);
+
+/* Puts neighbouring layers somewhere else, whatever it costs, and improves round them. Needs a GPU
+ * and a layer. */
 void plan_search_shake(plan_search *x);
 
 #endif

@@ -19,6 +19,9 @@ enum {
     KERNEL_TOKENS = 64
 };
 
+/* More than any machine has; sums of it still are a uint64_t. */
+static const uint64_t TOO_MUCH = (uint64_t)1 << 58;
+
 static uint64_t aligned(uint64_t bytes)
 {
     return (bytes + FR_MEM_ALIGN - 1) / FR_MEM_ALIGN * FR_MEM_ALIGN;
@@ -131,8 +134,10 @@ static uint64_t expand_bytes(const sizes *s)
         *(fr_model_weight_of(s->m, il, FR_ROLE_ATTN_KV_B) >= 0 ? &any_whole : &any_split) = true;
     int64_t k = hp->n_head * (hp->qk_nope + (any_whole ? hp->v_head : 0));
     int64_t v = any_split ? hp->n_head * hp->v_head : 0;
-    uint64_t pos = (uint64_t)(s->kv.k.stored + hp->kv_lora_rank + k + v) * sizeof(float);
-    return pos * (uint64_t)chunk_positions(s, pos) + 4 * FR_MEM_ALIGN;
+    uint64_t pos = (uint64_t)(s->kv.k.stored + hp->kv_lora_rank + k + v) * sizeof(float), bytes;
+    if (__builtin_mul_overflow(pos, (uint64_t)chunk_positions(s, pos), &bytes) || bytes > TOO_MUCH)
+        return TOO_MUCH;
+    return bytes + 4 * FR_MEM_ALIGN;
 }
 
 /* Router, running softmax, positions' turns and exact rows of the batch. */

@@ -43,7 +43,7 @@ static fr_status open_pools(fr_engine *e, fr_err *err)
     return FR_OK;
 }
 
-static fr_status load_model(fr_engine *e, fr_err *err)
+static fr_status read_model(fr_engine *e, fr_err *err)
 {
     const fr_engine_config *cfg = &e->cfg;
     FR_TRY(fr_gguf_open(cfg->model_path, cfg->mmap ? 0 : FR_GGUF_NO_MMAP, &e->gguf, err));
@@ -57,8 +57,12 @@ static fr_status load_model(fr_engine *e, fr_err *err)
     if (fr_gguf_find(e->gguf, "general.name"))
         FR_TRY(fr_gguf_get_str(e->gguf, "general.name", &name, err));
     e->name = fr_mem_strndup(FR_MEM_ENGINE, name.p, name.n, err);
-    if (!e->name)
-        return FR_ENOMEM;
+    return e->name ? FR_OK : FR_ENOMEM;
+}
+
+static fr_status load_weights(fr_engine *e, fr_err *err)
+{
+    const fr_engine_config *cfg = &e->cfg;
     fr_store_config store = {cfg->mmap, cfg->check_tensors, cfg->progress, cfg->progress_user};
     return fr_store_open(e->model, e->cpu_batch, &store, &e->store, err);
 }
@@ -66,14 +70,11 @@ static fr_status load_model(fr_engine *e, fr_err *err)
 static fr_status choose_context(fr_engine *e, fr_err *err)
 {
     int64_t trained = e->model->hp.n_ctx_train;
-    if (e->cfg.n_ctx == 0)
-        e->cfg.n_ctx = trained;
+    FR_TRY(engine_plan(e, err));
     if (e->cfg.n_ctx > trained)
         fr_log_warn(
             "context: %lld tokens, but the model was trained for %lld; far texts may suffer",
             (long long)e->cfg.n_ctx, (long long)trained);
-    if (e->cfg.n_ubatch > e->cfg.n_ctx)
-        e->cfg.n_ubatch = e->cfg.n_ctx;
     if (e->cfg.expand_bytes == 0)
         e->cfg.expand_bytes = UINT64_MAX;
     if (e->cfg.mla != FR_MLA_PLAIN && e->cfg.type_v != e->cfg.type_k)
@@ -104,8 +105,9 @@ fr_status fr_engine_open(const fr_engine_config *cfg, fr_engine **out, fr_err *e
     e->cfg = *cfg;
     fr_status st;
     FR_TRY_OUT(st, open_pools(e, err));
-    FR_TRY_OUT(st, load_model(e, err));
+    FR_TRY_OUT(st, read_model(e, err));
     FR_TRY_OUT(st, choose_context(e, err));
+    FR_TRY_OUT(st, load_weights(e, err));
     FR_TRY_OUT(st, open_exec(e, err));
     e->cfg.model_path = NULL;
     *out = e;
@@ -146,6 +148,7 @@ fr_engine_info fr_engine_describe(const fr_engine *e)
         .kv_bytes = (fr_kv_layer_bytes(&e->kv, e->cfg.n_ctx) + fr_kv_recent_bytes(&e->kv)) *
                     (uint64_t)e->kv.n_layer,
         .workspace_bytes = fr_exec_bytes(e->exec),
+        .planned = e->planned,
         .logits_bytes =
             (uint64_t)e->model->hp.n_vocab * sizeof(float) * (uint64_t)engine_n_outputs(e),
         .n_threads = fr_cpu_n_threads(e->cpu_single),

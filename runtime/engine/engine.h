@@ -16,7 +16,7 @@ typedef struct fr_session fr_session;
 
 typedef struct {
     const char *model_path;
-    int64_t n_ctx;       /* longest sequence; 0 = what the model was trained for */
+    int64_t n_ctx;       /* longest sequence; 0 = what the model was trained for, if it fits */
     int64_t n_ubatch;    /* tokens computed together */
     int n_threads;       /* for single tokens; <= 0 = one per core */
     int n_threads_batch; /* for batches; <= 0 = as n_threads */
@@ -39,11 +39,17 @@ fr_engine_config fr_engine_defaults(void);
 fr_status fr_engine_open(const fr_engine_config *cfg, fr_engine **out, fr_err *err);
 void fr_engine_close(fr_engine *e); /* after its sessions; NULL is allowed */
 
+/* What the planner foresaw for the engine and one session; never less than what is taken. */
+typedef struct {
+    uint64_t weights, derived, kv, workspace; /* workspace: with the logits */
+} fr_planned_bytes;
+
 typedef struct {
     const char *name, *arch; /* general.name or "", general.architecture */
     int64_t n_params, n_layer, n_vocab, n_ctx_train, n_ctx;
     uint64_t file_bytes, derived_bytes, workspace_bytes;
     uint64_t kv_bytes, logits_bytes; /* of one session */
+    fr_planned_bytes planned;
     int n_threads, n_threads_batch;
     fr_isa isa;
 } fr_engine_info;

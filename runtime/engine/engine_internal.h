@@ -16,6 +16,7 @@ struct fr_engine {
     fr_kv_layout kv;
     fr_exec *exec;
     char *name;
+    fr_planned_bytes planned;
 };
 
 struct fr_session {
@@ -30,6 +31,10 @@ struct fr_session {
     atomic_bool cancel;
     fr_session_times times;
 };
+
+/* Plans for this machine without its GPUs: settles n_ctx and n_ubatch, and what is foreseen.
+ * FR_ENOMEM with the planner's advice when the model does not fit. */
+fr_status engine_plan(fr_engine *e, fr_err *err);
 
 /* Rows of logits that one ubatch can deliver. */
 static inline int64_t engine_n_outputs(const fr_engine *e)

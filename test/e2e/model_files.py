@@ -66,5 +66,6 @@ expect_in("NaN", b"--check-tensors", r.err)
 # ---- a context that no memory holds: refused, or mapped and never touched
 r = Run("ferry-cli", "-m", DEMO, *ASK, "-c", "16777216", "-mla", "0")
 if r.code != 0:
-    expect_in("a huge context", b"use a shorter context (-c)", r.err)
+    expect_in("a huge context", b"does not fit with a context of 16777216", r.err)
+    expect_in("a huge context", b"\n  -c ", r.err)
 done()

@@ -518,7 +518,7 @@ static void test_random_plans(void **state)
         "output=CUDA0", "token_embd=CUDA0",           "shexp=CPU"};
     uint64_t seed = 77;
     int n_ok = 0, n_full = 0;
-    for (int i = 0; i < 300; i++) {
+    for (int i = 0; i < 120; i++) {
         double vram = 1 + (double)(test_rand(&seed) % 24) / 2;
         double ram = 2 + (double)(test_rand(&seed) % 16);
         bench b = start(LITE, (fr_mla_mode)(test_rand(&seed) % 4), machine(2, vram, ram));
@@ -544,7 +544,7 @@ static void test_random_plans(void **state)
         }
         finish(&b);
     }
-    assert_true(n_ok > 50 && n_full > 50);
+    assert_true(n_ok > 20 && n_full > 20);
 }
 
 /* ---- output ------------------------------------------------------------------------------------
@@ -793,6 +793,7 @@ static void test_out_of_memory(void **state)
         if (i == 1)
             b.hw.gpus[0].vram_bytes = b.hw.gpus[1].vram_bytes = 1 << 20;
         b.o.n_ctx = 256;
+        b.o.fit = false; /* the solver has a test of its own */
         assert_ok(
             fr_rules_add_cli(b.rules, "blk\\.2\\..*exps=CUDA1[0-2],blk\\.3\\.attn=CPU", &err));
         uint64_t n_allocs = fr_mem_total().n_allocs;

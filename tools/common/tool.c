@@ -129,10 +129,10 @@ void tool_memory_report(const fr_engine *e)
     const struct {
         fr_mem_tag tag;
         uint64_t planned;
-    } planned[] = {{FR_MEM_WEIGHTS, i.file_bytes},
-                   {FR_MEM_DERIVED, i.derived_bytes},
-                   {FR_MEM_KV, i.kv_bytes},
-                   {FR_MEM_WORKSPACE, i.workspace_bytes + i.logits_bytes}};
+    } planned[] = {{FR_MEM_WEIGHTS, i.planned.weights},
+                   {FR_MEM_DERIVED, i.planned.derived},
+                   {FR_MEM_KV, i.planned.kv},
+                   {FR_MEM_WORKSPACE, i.planned.workspace}};
     fprintf(stderr, "\nmemory on the CPU    planned         now        peak\n");
     for (int t = 0; t < FR_MEM_TAG_COUNT; t++) {
         fr_mem_stats s = fr_mem_tag_stats((fr_mem_tag)t);

@@ -17,7 +17,7 @@ static int fail(fr_status st, const fr_err *err)
 /* The usual lengths, and that of -c among them. */
 static size_t lengths_with(int64_t own, int64_t out[9])
 {
-    static const int64_t usual[] = {4096, 16384, 32768, 65536, 131072, 163840, 262144, 1048576};
+    static const int64_t usual[] = {4096, 16384, 32768, 65536, 163840, 1048576};
     size_t n = 0, i = 0;
     for (; i < sizeof usual / sizeof *usual; i++) {
         if (own > 0 && own < usual[i] && (i == 0 || own > usual[i - 1]))
