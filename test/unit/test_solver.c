@@ -1,0 +1,418 @@
+/* The solver on 1,000 random machines and models, on all placements of tiny ones, and on machines
+ * that grow. `test_solver --bench` prints times and predictions for large models. */
+#include "support/plan_problems.h"
+#include "testing.h"
+
+#include <math.h>
+#include <time.h>
+
+enum { N_RANDOM = 1000, N_GROWING = 150, N_TINY = 150 };
+
+static fr_err err;
+
+/* ---- 1,000 random problems --------------------------------------------------------------------
+ */
+
+/* Every unit is somewhere it may be, once; no budget is exceeded; what a rule fixed has stayed. */
+static void check_placed(const plan_problem *q, const fr_solution *s)
+{
+    uint64_t used[FR_PLAN_MAX_DEVICES] = {0};
+    for (int i = 0; i < q->p.n_items; i++) {
+        const fr_item *it = &q->items[i];
+        int64_t sum = 0;
+        for (int d = 0; d < FR_PLAN_MAX_DEVICES; d++) {
+            int64_t n = s->units[i][d];
+            assert_true(n >= 0);
+            assert_true(n == 0 || (it->allowed >> d & 1));
+            sum += n;
+            used[d] += it->fixed_bytes[d] + plan_item_bytes(it, n);
+        }
+        assert_int_equal(sum, it->n_units);
+        if (it->fixed_device >= 0)
+            assert_int_equal(s->units[i][it->fixed_device], it->n_units);
+    }
+    for (int d = 0; d < FR_PLAN_MAX_DEVICES; d++)
+        assert_true(used[d] <= q->p.room[d]);
+}
+
+static uint64_t gpu_bytes(const plan_problem *q, const fr_solution *s)
+{
+    uint64_t sum = 0;
+    for (int i = 0; i < q->p.n_items; i++)
+        for (int d = 1; d <= q->hw.n_gpus; d++)
+            sum += plan_item_bytes(&q->items[i], s->units[i][d]);
+    return sum;
+}
+
+/* The better, and of equal ones the one with more on GPUs, of the baselines that fit. */
+static bool best_baseline(plan_problem *q, fr_solution *best)
+{
+    bool any = false;
+    for (int k = 0; k < PLAN_BASELINES; k++) {
+        fr_solution b;
+        if (plan_solve_baseline(&q->p, (plan_baseline)k, &q->arena, &b, &err) != FR_OK)
+            continue;
+        check_placed(q, &b);
+        if (!any || b.objective < best->objective ||
+            (b.objective == best->objective && gpu_bytes(q, &b) > gpu_bytes(q, best)))
+            *best = b;
+        any = true;
+    }
+    return any;
+}
+
+/* No placement exists, even of fractions: the items that may only go to some devices exceed their
+ * rooms together (Hall's condition). */
+static bool is_impossible(const plan_problem *q)
+{
+    uint32_t all = (1u << (1 + q->hw.n_gpus)) - 1;
+    for (uint32_t set = 1; set <= all; set++) {
+        uint64_t bytes = 0, room = 0;
+        for (int i = 0; i < q->p.n_items; i++) {
+            if ((q->items[i].allowed & all & ~set) == 0)
+                bytes += q->items[i].bytes;
+            for (int d = 0; d <= q->hw.n_gpus; d++)
+                bytes += set >> d & 1 ? q->items[i].fixed_bytes[d] : 0;
+        }
+        for (int d = 0; d <= q->hw.n_gpus; d++)
+            room += set >> d & 1 ? q->p.room[d] : 0;
+        if (bytes > room)
+            return true;
+    }
+    return false;
+}
+
+static void check_objective(plan_problem *q, const fr_solution *s, uint64_t seed)
+{
+    fr_assignment a = problem_assignment(q, s->units);
+    double again = plan_objective(&q->m, &q->hw, &q->o, &a);
+    if (!(fabs(again - s->objective) <= 1e-9 * again))
+        fail_msg("seed %d: %g, but plan_objective says %g", (int)seed, s->objective, again);
+}
+
+static void check_same(const plan_problem *q, const fr_solution *a, const fr_solution *b)
+{
+    assert_true(a->objective == b->objective);
+    assert_memory_equal(a->units, b->units, (size_t)q->p.n_items * sizeof *a->units);
+}
+
+static void test_random(void **state)
+{
+    (void)state;
+    int solved = 0, better = 0, missed = 0;
+    for (uint64_t seed = 1; seed <= N_RANDOM; seed++) {
+        plan_problem q;
+        fr_solution s, again, b = {.units = NULL};
+        problem_random(&q, seed);
+        bool any = best_baseline(&q, &b);
+        fr_status st = plan_solve(&q.p, &q.arena, &s, &err);
+        if (any)
+            assert_int_equal(st, FR_OK);
+        if (st == FR_OK) {
+            solved++;
+            check_placed(&q, &s);
+            check_objective(&q, &s, seed);
+            if (any && s.objective > b.objective * (1 - 1e-9)) { /* equal, then */
+                assert_true(s.objective <= b.objective * (1 + 1e-9));
+                assert_true(gpu_bytes(&q, &s) + (1 << 20) >= gpu_bytes(&q, &b));
+            }
+            better += !any || s.objective < b.objective * 0.999;
+        } else {
+            assert_int_equal(st, FR_ENOMEM);
+            missed += !is_impossible(&q);
+        }
+        if (st == FR_OK && seed % 10 == 0) {
+            assert_ok(plan_solve(&q.p, &q.arena, &again, &err));
+            check_same(&q, &s, &again);
+        }
+        problem_free(&q);
+    }
+    print_message("%d of %d solved, %d better than every baseline, %d not solved though fractions "
+                  "would fit\n",
+                  solved, N_RANDOM, better, missed);
+    assert_true(solved > N_RANDOM / 2);
+    assert_true(missed <= N_RANDOM / 50);
+}
+
+/* ---- machines that grow -----------------------------------------------------------------------
+ */
+
+/* On random problems the search's own gap is what a larger machine can lose. */
+static void test_more_memory_random(void **state)
+{
+    (void)state;
+    int n = 0, worse = 0;
+    double most = 0;
+    for (uint64_t seed = 1; seed <= N_GROWING; seed++) {
+        plan_problem q;
+        uint64_t rng = seed;
+        fr_solution a, b;
+        problem_random(&q, seed);
+        fr_status before = plan_solve(&q.p, &q.arena, &a, &err);
+        for (int step = 0; step < 2; step++) {
+            int d = (int)(test_rand(&rng) % (uint64_t)(1 + q.hw.n_gpus));
+            q.p.room[d] += q.p.room[d] / 100 * (1 + test_rand(&rng) % 30);
+            fr_status st = plan_solve(&q.p, &q.arena, &b, &err);
+            if (before == FR_OK) {
+                assert_int_equal(st, FR_OK);
+                n++;
+                worse += b.objective > a.objective * (1 + 1e-9);
+                most = fmax(most, b.objective / a.objective - 1);
+            }
+            before = st;
+            a = b;
+        }
+        problem_free(&q);
+    }
+    print_message("%d of %d steps worse, by at most %.2f %%\n", worse, n, 100 * most);
+    assert_true(most < 0.03);
+    assert_true(worse < n / 10);
+}
+
+static void test_more_memory_real(void **state)
+{
+    (void)state;
+    for (int n_gpus = 1; n_gpus <= 4; n_gpus++) {
+        double before = INFINITY;
+        for (uint64_t vram = 12; vram <= 192; vram = vram * 4 / 3) {
+            fr_hardware hw = problem_machine(n_gpus, vram << 30, 512ull << 30);
+            fr_plan_options o = problem_options(16384, 512);
+            plan_problem q;
+            fr_solution s;
+            problem_make(&q, &SHAPE_R1, &hw, &o);
+            assert_ok(plan_solve(&q.p, &q.arena, &s, &err));
+            if (s.objective > before)
+                fail_msg("%d GPUs of %d GiB: %.9g s, less had %.9g", n_gpus, (int)vram, s.objective,
+                         before);
+            before = s.objective;
+            problem_free(&q);
+        }
+    }
+}
+
+/* ---- tiny problems, by trying everything ------------------------------------------------------
+ */
+
+typedef struct {
+    plan_problem *q;
+    int64_t (*units)[FR_PLAN_MAX_DEVICES];
+    double best;
+} exhaustive;
+
+static bool fits(const exhaustive *x, int n)
+{
+    for (int d = 0; d <= x->q->hw.n_gpus; d++) {
+        uint64_t used = 0;
+        for (int i = 0; i < x->q->p.n_items; i++)
+            used += x->q->items[i].fixed_bytes[d] +
+                    (i < n ? plan_item_bytes(&x->q->items[i], x->units[i][d]) : 0);
+        if (used > x->q->p.room[d])
+            return false;
+    }
+    return true;
+}
+
+static void try_item(exhaustive *x, int i);
+
+static void try_units(exhaustive *x, int i, int d, int64_t left)
+{
+    const fr_item *it = &x->q->items[i];
+    bool may = it->allowed >> d & 1;
+    if (d == x->q->hw.n_gpus) {
+        x->units[i][d] = left;
+        if ((left == 0 || may) && fits(x, i + 1))
+            try_item(x, i + 1);
+    } else {
+        for (int64_t n = 0; n <= (may ? left : 0); n++) {
+            x->units[i][d] = n;
+            try_units(x, i, d + 1, left - n);
+        }
+    }
+    x->units[i][d] = 0;
+}
+
+static void try_item(exhaustive *x, int i)
+{
+    if (i < x->q->p.n_items) {
+        try_units(x, i, 0, x->q->items[i].n_units);
+        return;
+    }
+    fr_assignment a = problem_assignment(x->q, x->units);
+    double v = plan_objective(&x->q->m, &x->q->hw, &x->q->o, &a);
+    x->best = v < x->best ? v : x->best;
+}
+
+static void test_exhaustive(void **state)
+{
+    (void)state;
+    int n = 0, optimal = 0;
+    double sum = 0, most = 0;
+    for (uint64_t seed = 1; seed <= N_TINY; seed++) {
+        plan_problem q;
+        fr_solution s;
+        problem_tiny(&q, seed);
+        exhaustive x = {.q = &q, .best = INFINITY};
+        x.units = fr_arena_alloc(&q.arena, (size_t)q.p.n_items, sizeof *x.units, NULL);
+        assert_non_null(x.units);
+        try_item(&x, 0);
+        fr_status st = plan_solve(&q.p, &q.arena, &s, &err);
+        assert_int_equal(st, x.best < INFINITY ? FR_OK : FR_ENOMEM);
+        if (st == FR_OK) {
+            double gap = s.objective / x.best - 1;
+            assert_true(gap > -1e-9);
+            n++;
+            optimal += gap < 1e-9;
+            sum += gap;
+            most = fmax(most, gap);
+        }
+        problem_free(&q);
+    }
+    print_message("%d tiny problems: %d optimal, mean gap %.4f %%, largest %.3f %%\n", n, optimal,
+                  100 * sum / n, 100 * most);
+    assert_true(n > N_TINY / 3);
+    assert_true(optimal >= n * 95 / 100);
+    assert_true(most < 0.01);
+}
+
+/* ---- corners ----------------------------------------------------------------------------------
+ */
+
+/* Attention and all else that is read for every token goes before experts. */
+static void test_dense_first(void **state)
+{
+    (void)state;
+    fr_hardware hw = problem_machine(1, 24ull << 30, 512ull << 30);
+    fr_plan_options o = problem_options(16384, 512);
+    plan_problem q;
+    fr_solution s;
+    problem_make(&q, &SHAPE_R1, &hw, &o);
+    assert_ok(plan_solve(&q.p, &q.arena, &s, &err));
+    for (int i = 0; i < q.p.n_items; i++) {
+        if (q.items[i].kind == FR_ITEM_DENSE || q.items[i].kind == FR_ITEM_OUTPUT)
+            assert_int_equal(s.units[i][1], 1);
+        if (q.items[i].kind == FR_ITEM_EMBED)
+            assert_int_equal(s.units[i][FR_PLAN_CPU], 1);
+    }
+    assert_true(gpu_bytes(&q, &s) > (uint64_t)(0.99 * (double)q.p.room[1]));
+    problem_free(&q);
+}
+
+/* GPUs that -dev leaves out get nothing. */
+static void test_dev(void **state)
+{
+    (void)state;
+    fr_hardware hw = problem_machine(3, 24ull << 30, 512ull << 30);
+    fr_plan_options o = problem_options(4096, 512);
+    plan_problem q;
+    fr_solution s;
+    o.n_gpus = 1;
+    o.gpus[0] = 2;
+    problem_make(&q, &SHAPE_R1, &hw, &o);
+    for (int i = 0; i < q.p.n_items; i++)
+        q.items[i].allowed = 1u << FR_PLAN_CPU | 1u << 3;
+    assert_ok(plan_solve(&q.p, &q.arena, &s, &err));
+    check_placed(&q, &s);
+    assert_true(gpu_bytes(&q, &s) > 20ull << 30);
+    problem_free(&q);
+}
+
+static void test_too_small(void **state)
+{
+    (void)state;
+    fr_hardware hw = problem_machine(1, 24ull << 30, 64ull << 30);
+    fr_plan_options o = problem_options(4096, 512);
+    plan_problem q;
+    fr_solution s;
+    problem_make(&q, &SHAPE_R1, &hw, &o);
+    assert_int_equal(plan_solve(&q.p, &q.arena, &s, &err), FR_ENOMEM);
+    assert_non_null(strstr(err.text, "CPU: found 64.000 GiB"));
+    assert_int_equal(plan_solve(&q.p, &q.arena, &s, NULL), FR_ENOMEM);
+    problem_free(&q);
+}
+
+/* Every allocation fails once. */
+static void test_out_of_memory(void **state)
+{
+    (void)state;
+    plan_problem q;
+    fr_solution s;
+    problem_tiny(&q, 2);
+    int n = 0;
+    for (fr_status st = FR_ENOMEM; st != FR_OK; n++) {
+        fr_arena arena = fr_arena_make(FR_MEM_PLAN);
+        fr_mem_fail_at((uint64_t)n + 1, 0);
+        st = plan_solve(&q.p, &arena, &s, &err);
+        fr_mem_fail_at(0, 0);
+        assert_true(st == FR_OK || st == FR_ENOMEM);
+        fr_arena_free(&arena);
+        assert_true(n < 1000);
+    }
+    assert_true(n > 1);
+    problem_free(&q);
+}
+
+/* ---- bench ------------------------------------------------------------------------------------
+ */
+
+static void print_rows(const char *what, const fr_prediction *rows, int n)
+{
+    for (int i = 0; i < n; i++)
+        printf("  %-8s at %6d: %8.2f t/s, %s\n", what, (int)rows[i].depth,
+               rows[i].tokens_per_second, rows[i].bound_by);
+}
+
+static void bench_one(int n_gpus, int64_t n_expert, uint64_t vram, uint64_t ram)
+{
+    fr_hardware hw = problem_machine(n_gpus, vram << 30, ram << 30);
+    fr_plan_options o = problem_options(16384, 2048);
+    problem_shape shape = SHAPE_R1;
+    struct timespec t0, t1;
+    plan_problem q;
+    fr_solution s, b;
+    shape.n_expert = n_expert;
+    problem_make(&q, &shape, &hw, &o);
+    clock_gettime(CLOCK_MONOTONIC, &t0);
+    fr_status st = plan_solve(&q.p, &q.arena, &s, &err);
+    clock_gettime(CLOCK_MONOTONIC, &t1);
+    printf("%d GPUs of %d GiB, %d tensors, %d experts a layer: %.3f s\n", n_gpus, (int)vram,
+           q.m.n_weights, (int)n_expert,
+           (double)(t1.tv_sec - t0.tv_sec) + 1e-9 * (double)(t1.tv_nsec - t0.tv_nsec));
+    if (st == FR_OK) {
+        printf("  objective %.3f ms; baselines", 1e3 * s.objective);
+        for (int j = 0; j < PLAN_BASELINES; j++)
+            if (plan_solve_baseline(&q.p, (plan_baseline)j, &q.arena, &b, &err) == FR_OK)
+                printf(" %.3f", 1e3 * b.objective);
+        fr_assignment a = problem_assignment(&q, s.units);
+        plan_predictions p = plan_predict(&q.m, &q.hw, &q.o, &a);
+        printf("\n");
+        print_rows("prompt", p.prefill, p.n_prefill);
+        print_rows("decode", p.decode, p.n_decode);
+    } else {
+        printf("  %s\n", err.text);
+    }
+    problem_free(&q);
+}
+
+static void bench(void)
+{
+    bench_one(1, 256, 24, 512);
+    bench_one(3, 256, 24, 512);
+    bench_one(2, 256, 48, 512);
+    bench_one(8, 384, 24, 768);
+    bench_one(8, 384, 80, 768);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_random),           cmocka_unit_test(test_more_memory_random),
+        cmocka_unit_test(test_more_memory_real), cmocka_unit_test(test_exhaustive),
+        cmocka_unit_test(test_dense_first),      cmocka_unit_test(test_dev),
+        cmocka_unit_test(test_too_small),        cmocka_unit_test(test_out_of_memory),
+    };
+    if (argc > 1 && strcmp(argv[1], "--bench") == 0) {
+        bench();
+        return 0;
+    }
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
