@@ -186,6 +186,14 @@ fr_status fr_type_check(fr_type type, fr_layout layout, int64_t rows, int64_t co
     return FR_OK;
 }
 
+fr_layout fr_layout_in_memory(fr_type type, int64_t rows, int64_t cols)
+{
+    const fr_type_info *t = &infos[type];
+    bool is_float = t->weights == 1; /* wide enough as they stand */
+    bool fits = !is_float && fr_type_check(type, FR_LAYOUT_INTERLEAVED, rows, cols, NULL) == FR_OK;
+    return fits ? FR_LAYOUT_INTERLEAVED : FR_LAYOUT_PLAIN;
+}
+
 fr_weight fr_weight_make(fr_type type, fr_layout layout, int64_t cols, int64_t rows, int64_t n_mat)
 {
     return (fr_weight){.type = type,

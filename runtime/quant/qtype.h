@@ -66,6 +66,10 @@ size_t fr_row_bytes(fr_type type, fr_layout layout, int64_t cols);
 /* Whether a matrix of rows x cols can be stored so. FR_EINVAL names the multiple that is needed. */
 fr_status fr_type_check(fr_type type, fr_layout layout, int64_t rows, int64_t cols, fr_err *err);
 
+/* The layout that kernels read fastest of those in which a matrix of rows x cols can stand: what a
+ * plain matrix is repacked to when it is loaded. PLAIN where rows or cols do not fit a group. */
+fr_layout fr_layout_in_memory(fr_type type, int64_t rows, int64_t cols);
+
 /* Reference decode of row i_row of a matrix at `base` (the first byte of row 0; interleaved: of
  * group 0) into cols floats. Scalar C, exact as the formats say. */
 void fr_decode_row(fr_type type, fr_layout layout, const void *base, int64_t i_row, int64_t cols,
