@@ -11,4 +11,7 @@
  * quantized activations. */
 void cpu_ref_fill_dot(cpu_table *t);
 
+/* The portable kernel: any type, layout and activation type. */
+void cpu_ref_dot_any(const cpu_dot_args *a);
+
 #endif

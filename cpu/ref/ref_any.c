@@ -35,7 +35,7 @@ static const float *act_chunk(fr_act_type act, const void *x, int64_t c0, int64_
     return room;
 }
 
-static void dot_any(const cpu_dot_args *a)
+void cpu_ref_dot_any(const cpu_dot_args *a)
 {
     float w[CPU_CHUNK], x_room[CPU_CHUNK];
     double acc[CPU_MAX_TOKENS][LANES];
@@ -62,8 +62,8 @@ static void silu_mul_ref(float *gate, const float *up, int64_t n)
         gate[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
 }
 
-/* Interleaved types whose fast kernels read quantized activations: the portable kernel reads them
- * as well, so it is their reference. */
+/* Types whose fast kernels read quantized activations, in both layouts: the portable kernel reads
+ * them as well, so it is their reference. */
 static const fr_type quantized_acts[] = {
     FR_TYPE_Q4_0,   FR_TYPE_Q4_1,    FR_TYPE_Q5_0,   FR_TYPE_Q5_1,   FR_TYPE_Q6_0,
     FR_TYPE_Q8_0,   FR_TYPE_MXFP4,   FR_TYPE_IQ4_NL, FR_TYPE_Q2_K,   FR_TYPE_Q3_K,
@@ -73,7 +73,7 @@ static const fr_type quantized_acts[] = {
 
 void cpu_ref_fill(cpu_table *t)
 {
-    t->any = (cpu_kernel){"any", dot_any, FR_ACT_F32, 1};
+    t->any = (cpu_kernel){"any", cpu_ref_dot_any, FR_ACT_F32, 1};
     for (int type = 0; type < FR_TYPE_COUNT; type++) {
         int group = fr_type_get((fr_type)type)->group;
         t->dot[type][FR_LAYOUT_PLAIN] = t->any;
@@ -82,6 +82,7 @@ void cpu_ref_fill(cpu_table *t)
     }
     for (size_t i = 0; i < sizeof quantized_acts / sizeof *quantized_acts; i++) {
         fr_type type = quantized_acts[i];
+        t->dot[type][FR_LAYOUT_PLAIN].act = fr_type_get(type)->act;
         t->dot[type][FR_LAYOUT_INTERLEAVED].act = fr_type_get(type)->act;
     }
     t->act_encode = fr_act_encode_row;
