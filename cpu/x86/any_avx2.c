@@ -58,7 +58,7 @@ static void dot_any_f32(const cpu_dot_args *a)
 void cpu_avx2_fill_any(cpu_table *t)
 {
     for (int type = 0; type < FR_TYPE_COUNT; type++) {
-        for (int layout = 0; layout < 2; layout++) {
+        for (int layout = 0; layout < FR_LAYOUT_COUNT; layout++) {
             cpu_kernel *k = &t->dot[type][layout];
             if (k->dot == t->any.dot && k->act == FR_ACT_F32)
                 *k = (cpu_kernel){"any.avx2", dot_any_f32, FR_ACT_F32, k->grain};

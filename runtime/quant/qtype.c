@@ -20,8 +20,8 @@ typedef void move_fn(run from, run to, int64_t n);
  * whole number of blocks. */
 typedef struct {
     int chunk;            /* weights */
-    decode_fn *decode[2]; /* [layout]: n chunks */
-    move_fn *move[2];     /* [layout of the source] */
+    decode_fn *decode[FR_LAYOUT_COUNT]; /* [layout]: n chunks */
+    move_fn *move[FR_LAYOUT_COUNT];     /* [layout of the source] */
     void (*seal)(uint8_t *row, int64_t cols);
 } type_code;
 

@@ -24,7 +24,7 @@ typedef enum {
     FR_TYPE_COUNT
 } fr_type;
 
-typedef enum { FR_LAYOUT_PLAIN, FR_LAYOUT_INTERLEAVED } fr_layout;
+typedef enum { FR_LAYOUT_PLAIN, FR_LAYOUT_INTERLEAVED, FR_LAYOUT_COUNT } fr_layout;
 
 /* How a kernel wants the other operand of a dot product (quant/act.h). */
 typedef enum {

@@ -131,7 +131,7 @@ static int bench_all(const bench_options *o)
     printf("%-10s %-19s %8s %6s %8s %8s %10s %8s\n", "type", "kernel", "1: GB/s", "read", "1: GOPS",
            "scalar", "256: GOPS", "scalar");
     for (int type = 0; type < FR_TYPE_COUNT; type++) {
-        for (int layout = 0; layout < 2; layout++) {
+        for (int layout = 0; layout < FR_LAYOUT_COUNT; layout++) {
             if (!o->only || !strcasecmp(o->only, fr_type_name((fr_type)type, (fr_layout)layout)))
                 bench_type(fast, scalar, (fr_type)type, (fr_layout)layout, data, x, y, room, peak);
         }

@@ -365,7 +365,7 @@ static void test_dot_products(void **state)
 {
     (void)state;
     for (int type = 0; type < FR_TYPE_COUNT; type++) {
-        for (int layout = 0; layout < 2; layout++) {
+        for (int layout = 0; layout < FR_LAYOUT_COUNT; layout++) {
             bool exists = layout == FR_LAYOUT_PLAIN || fr_type_get((fr_type)type)->group > 0;
             if (exists)
                 check_slot((fr_type)type, (fr_layout)layout);
