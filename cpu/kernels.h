@@ -41,7 +41,7 @@ typedef struct {
 
 typedef struct {
     cpu_kernel dot[FR_TYPE_COUNT][FR_LAYOUT_COUNT]; /* [type][layout] */
-    cpu_kernel any;                   /* every type, layout and activation type */
+    cpu_kernel any;                                 /* every type, layout and activation type */
     /* fr_act_encode_row, bit for bit. */
     void (*act_encode)(fr_act_type type, const float *x, int64_t cols, void *dst);
     /* gate[i] = silu(gate[i]) * up[i]; silu(v) = v / (1 + exp(-v)). */

@@ -19,7 +19,7 @@ typedef void move_fn(run from, run to, int64_t n);
 /* The code of a type. A chunk is what the type's header unpacks at a time: FR_T_WEIGHTS weights, a
  * whole number of blocks. */
 typedef struct {
-    int chunk;            /* weights */
+    int chunk;                          /* weights */
     decode_fn *decode[FR_LAYOUT_COUNT]; /* [layout]: n chunks */
     move_fn *move[FR_LAYOUT_COUNT];     /* [layout of the source] */
     void (*seal)(uint8_t *row, int64_t cols);
