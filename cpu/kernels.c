@@ -84,9 +84,9 @@ void cpu_decode_chunk(const cpu_dot_args *a, int64_t i_row, int64_t c0, int64_t 
                       cpu_chunk_room *room, float *out)
 {
     const fr_type_info *info = fr_type_get(a->type);
-    bool plain = a->layout == FR_LAYOUT_PLAIN;
-    int64_t group = plain ? 1 : info->group;
-    size_t meta = (size_t)group * (size_t)(plain ? info->row_meta : info->il_row_meta);
+    int64_t group = fr_layout_rows(a->type, a->layout);
+    bool il = a->layout == FR_LAYOUT_INTERLEAVED;
+    size_t meta = (size_t)group * (size_t)(il ? info->il_row_meta : info->row_meta);
     size_t row_bytes = fr_row_bytes(a->type, a->layout, a->cols);
     const unsigned char *src =
         (const unsigned char *)a->base + (size_t)(i_row / group * group) * row_bytes;

@@ -62,7 +62,7 @@ static void silu_mul_ref(float *gate, const float *up, int64_t n)
         gate[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
 }
 
-/* Types whose fast kernels read quantized activations, in both layouts: the portable kernel reads
+/* Types whose fast kernels read quantized activations, in all layouts: the portable kernel reads
  * them as well, so it is their reference. */
 static const fr_type quantized_acts[] = {
     FR_TYPE_Q4_0,   FR_TYPE_Q4_1,    FR_TYPE_Q5_0,   FR_TYPE_Q5_1,   FR_TYPE_Q6_0,
@@ -75,15 +75,16 @@ void cpu_ref_fill(cpu_table *t)
 {
     t->any = (cpu_kernel){"any", cpu_ref_dot_any, FR_ACT_F32, 1};
     for (int type = 0; type < FR_TYPE_COUNT; type++) {
-        int group = fr_type_get((fr_type)type)->group;
-        t->dot[type][FR_LAYOUT_PLAIN] = t->any;
-        t->dot[type][FR_LAYOUT_INTERLEAVED] = t->any;
-        t->dot[type][FR_LAYOUT_INTERLEAVED].grain = group ? group : 1;
+        for (int layout = 0; layout < FR_LAYOUT_COUNT; layout++) {
+            int group = fr_layout_rows((fr_type)type, (fr_layout)layout);
+            t->dot[type][layout] = t->any;
+            t->dot[type][layout].grain = group ? group : 1;
+        }
     }
     for (size_t i = 0; i < sizeof quantized_acts / sizeof *quantized_acts; i++) {
         fr_type type = quantized_acts[i];
-        t->dot[type][FR_LAYOUT_PLAIN].act = fr_type_get(type)->act;
-        t->dot[type][FR_LAYOUT_INTERLEAVED].act = fr_type_get(type)->act;
+        for (int layout = 0; layout < FR_LAYOUT_COUNT; layout++)
+            t->dot[type][layout].act = fr_type_get(type)->act;
     }
     t->act_encode = fr_act_encode_row;
     t->silu_mul = silu_mul_ref;

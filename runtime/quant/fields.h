@@ -9,7 +9,8 @@
  *   FR_T_FIELDS(F)             F(name, entries, C type): the integers of one row in a block
  *   FR_T_PLAIN(P, M, X)        where they stand in a block of the plain form
  *   FR_T_INTERLEAVED(P, M, X)  where they stand in a block of a group of rows
- *   FR_T_VALUE(F)              weight e as an expression of F(name, entry)
+ *   FR_T_NATIVE(P, M, X)       the same for the native form's FR_NATIVE_ROWS rows; not defined
+ * where there is none FR_T_VALUE(F)              weight e as an expression of F(name, entry)
  *
  * A place is P(name, byte, bit, width, shift): the `width` bits from bit `bit` (0 = least
  * significant, may exceed 7) of the little-endian integer at `byte` are bits shift.. of the entry.
@@ -40,6 +41,9 @@
 /* The size of a block's struct is part of the file format. */
 #define FR_BLOCK_SIZE(T, bytes)                                                                    \
     typedef char fr_size_of_##T##_is_##bytes[sizeof(T) == (bytes) ? 1 : -1]
+
+/* Rows that stand together in every native form: a row is 32 bits of a 512-bit register. */
+#define FR_NATIVE_ROWS 16
 
 /* ---- bit fields ----------------------------------------------------------------------------- */
 
@@ -93,6 +97,14 @@ static inline FR_HD uint32_t fr_code_running_xor_put(uint32_t v)
     v ^= v << 2;
     return v ^ v << 4;
 }
+
+/* A signed byte stored 128 higher, 0..255. */
+static inline FR_HD uint32_t fr_code_plus_128_get(uint32_t v)
+{
+    return v ^ 128;
+}
+
+#define fr_code_plus_128_put(v) fr_code_plus_128_get(v)
 
 /* ---- values --------------------------------------------------------------------------------- */
 

@@ -73,4 +73,60 @@
     P(sc, (at) + 16 * s + 4 * k + 2, 0, 1, 2)                                                      \
     P(sc, (at) + 16 * s + 4 * k + 3, 0, 1, 3)
 
+/* ---- native, 16 rows -------------------------------------------------------------------------
+ *
+ * Codes stand in registers of 64 bytes, four of them a row: byte 4k + i. Per-row bytes and bits of
+ * one scale stand together, 16 bytes or 16 bits. */
+
+/* Nibbles, 256 bytes per 32 weights: byte 64j + 4k + i has weight 4j + i low, 16 + 4j + i high. */
+#define FR_N16(P, q, at) P(q, (at) + 256 * b + 64 * j + 4 * k + i, 4 * h, 4, 0)
+
+/* 2-bit codes, 128 bytes per 32 weights: byte 64h + 4k + i has weights 16h + i + 0, 4, 8, 12. */
+#define FR_T16(P, q, at) P(q, (at) + 128 * b + 64 * h + 4 * k + i, 2 * j, 2, 0)
+
+/* Third bits, 64 bytes per 32 weights: bit 4 + j of byte 4k + i for weights below 16, bit j above.
+ */
+#define FR_B16_THIRD(P, q, at) P(q, (at) + 64 * b + 4 * k + i, 4 - 4 * h + j, 1, 2)
+
+/* Fifth bits: bit j for weights below 16, bit 4 + j above. */
+#define FR_B16_FIFTH(P, q, at) P(q, (at) + 64 * b + 4 * k + i, 4 * h + j, 1, 4)
+
+/* One bit of each row per scale. */
+#define FR_ROW_BITS_16(P, x, at) P(x, (at) + 2 * s + k / 8, k % 8, 1, 0)
+
+/* 16 scales of 4 bits as 64-byte registers of 32-bit lanes: scales 0..7 of row k, then 8..15. */
+#define FR_SCALE_LANES_16(P, sc, at)                                                               \
+    P(sc, (at) + 64 * (s / 8) + 4 * k + s % 8 / 2, 4 * (s % 2), 4, 0)
+
+/* 8 scales of 4 bits in one such register. */
+#define FR_SCALE_LANES_8(P, sc, at) P(sc, (at) + 4 * k + s / 2, 4 * (s % 2), 4, 0)
+
+/* 16 scales of 6 bits: high bits (64 bytes), then nibbles (128). Entry m = 16s + k: nibbles of m
+ * and m + 128 share a byte, high bits of m, m + 64, m + 128, m + 192. */
+#define FR_SCALES_6X16(P, sc, at)                                                                  \
+    P(sc, (at) + (16 * s + k) % 64, 2 * (s / 4), 2, 4)                                             \
+    P(sc, (at) + 64 + (16 * s + k) % 128, 4 * (s / 8), 4, 0)
+
+/* 8 scales and minima of 6 bits: high bits, then nibbles, as above with the scales below and the
+ * minima above; the minima of sub-blocks 2n and 2n + 1 of a row stand together. */
+#define FR_SCALES_6X8_16(P, sc, mn, at)                                                            \
+    P(sc, (at) + (16 * s + k) % 64, 2 * (s / 4), 2, 4)                                             \
+    P(sc, (at) + 64 + 16 * s + k, 0, 4, 0)                                                         \
+    P(mn, (at) + (32 * (s / 2) + 2 * k + s % 2) % 64, 4 + 2 * (s / 4), 2, 4)                       \
+    P(mn, (at) + 64 + 32 * (s / 2) + 2 * k + s % 2, 4, 4, 0)
+
+/* Codebook types. Groups of 8 weights: 64 bytes per 32 weights, byte 4k + t % 4 for group t. */
+#define FR_GROUPS_8(at) ((at) + 64 * (t / 4) + 4 * k + t % 4)
+
+/* Groups of 4: of the two registers per 32 weights the first has the even groups. */
+#define FR_GROUPS_4(at) ((at) + 128 * (t / 8) + 64 * (t % 2) + 4 * k + t % 8 / 2)
+
+/* 7 signs of 8 weights as their running xor, and in bit 7 of the four bytes of a row a scale. */
+#define FR_SIGNS_7_16(P, X, s7, sc, at)                                                            \
+    X(s7, FR_GROUPS_8(at), 0, 7, 0, fr_code_running_xor)                                           \
+    P(sc, (at) + 64 * s + 4 * k, 7, 1, 0)                                                          \
+    P(sc, (at) + 64 * s + 4 * k + 1, 7, 1, 1)                                                      \
+    P(sc, (at) + 64 * s + 4 * k + 2, 7, 1, 2)                                                      \
+    P(sc, (at) + 64 * s + 4 * k + 3, 7, 1, 3)
+
 #endif

@@ -14,14 +14,14 @@ typedef struct {
 } run;
 
 typedef void decode_fn(run from, int64_t n, float *out);
-typedef void move_fn(run from, run to, int64_t n);
+typedef void move_fn(fr_layout from_layout, fr_layout to_layout, run from, run to, int64_t n);
 
 /* The code of a type. A chunk is what the type's header unpacks at a time: FR_T_WEIGHTS weights, a
  * whole number of blocks. */
 typedef struct {
     int chunk;                          /* weights */
     decode_fn *decode[FR_LAYOUT_COUNT]; /* [layout]: n chunks */
-    move_fn *move[FR_LAYOUT_COUNT];     /* [layout of the source] */
+    move_fn *move;                      /* n chunks */
     void (*seal)(uint8_t *row, int64_t cols);
 } type_code;
 
@@ -38,21 +38,31 @@ typedef struct {
         }                                                                                          \
     }
 
-#define DEFINE_MOVE(T, FROM, TO)                                                                   \
-    static void move_##T##_##FROM(run from, run to, int64_t n)                                     \
+#define DEFINE_MOVE(T)                                                                             \
+    static void move_##T(fr_layout from_layout, fr_layout to_layout, run from, run to, int64_t n)  \
     {                                                                                              \
         fr_##T##_fields x;                                                                         \
         for (; n > 0; n--, from.blk += from.step, to.blk += to.step) {                             \
-            fr_##T##_unpack_##FROM(from.meta, from.blk, from.k, &x);                               \
-            fr_##T##_pack_##TO(&x, (uint8_t *)to.meta, (uint8_t *)to.blk, to.k);                   \
+            if (from_layout == FR_LAYOUT_PLAIN)                                                    \
+                fr_##T##_unpack_plain(from.meta, from.blk, from.k, &x);                            \
+            else if (from_layout == FR_LAYOUT_INTERLEAVED)                                         \
+                fr_##T##_unpack_il(from.meta, from.blk, from.k, &x);                               \
+            else                                                                                   \
+                fr_##T##_unpack_native(from.meta, from.blk, from.k, &x);                           \
+            if (to_layout == FR_LAYOUT_PLAIN)                                                      \
+                fr_##T##_pack_plain(&x, (uint8_t *)to.meta, (uint8_t *)to.blk, to.k);              \
+            else if (to_layout == FR_LAYOUT_INTERLEAVED)                                           \
+                fr_##T##_pack_il(&x, (uint8_t *)to.meta, (uint8_t *)to.blk, to.k);                 \
+            else                                                                                   \
+                fr_##T##_pack_native(&x, (uint8_t *)to.meta, (uint8_t *)to.blk, to.k);             \
         }                                                                                          \
     }
 
 #define X(ID, T, ...)                                                                              \
     DEFINE_DECODE(T, plain)                                                                        \
     DEFINE_DECODE(T, il)                                                                           \
-    DEFINE_MOVE(T, plain, il)                                                                      \
-    DEFINE_MOVE(T, il, plain)
+    DEFINE_DECODE(T, native)                                                                       \
+    DEFINE_MOVE(T)
 #include "quant/types.def"
 #undef X
 
@@ -69,6 +79,8 @@ static const fr_type_info infos[FR_TYPE_COUNT] = {
                       .il_row_meta = IL_META,                                                      \
                       .il_gguf_id = IL_GGUF,                                                       \
                       .il_name = IL_NAME,                                                          \
+                      .native_group = fr_##T##_native_rows,                                        \
+                      .native_name = fr_##T##_native_rows ? #T "_native" : NULL,                   \
                       .float_decode = FLOAT,                                                       \
                       .il_weights = IL_WEIGHTS,                                                    \
                       .il_only = IL_ONLY},
@@ -80,8 +92,8 @@ static const type_code codes[FR_TYPE_COUNT] = {
 #define X(ID, T, WEIGHTS, BYTES, ACT, GGUF, META, GROUP, IL_META, IL_WEIGHTS, IL_GGUF, IL_NAME,    \
           FLOAT, IL_ONLY, SEAL)                                                                    \
     [FR_TYPE_##ID] = {fr_##T##_chunk,                                                              \
-                      {decode_##T##_plain, decode_##T##_il},                                       \
-                      {move_##T##_plain, move_##T##_il},                                           \
+                      {decode_##T##_plain, decode_##T##_il, decode_##T##_native},                  \
+                      move_##T,                                                                    \
                       SEAL},
 #include "quant/types.def"
 #undef X
@@ -130,6 +142,8 @@ bool fr_type_from_name(fr_str name, fr_type *type, fr_layout *layout)
 const char *fr_type_name(fr_type type, fr_layout layout)
 {
     const fr_type_info *t = &infos[type];
+    if (layout == FR_LAYOUT_NATIVE && t->native_name)
+        return t->native_name;
     return layout == FR_LAYOUT_INTERLEAVED && t->il_name ? t->il_name : t->name;
 }
 
@@ -140,10 +154,12 @@ static size_t meta_bytes(const fr_type_info *t, fr_layout layout)
     return (size_t)(layout == FR_LAYOUT_INTERLEAVED ? t->il_row_meta : t->row_meta);
 }
 
-/* Rows that stand together. */
-static int group_rows(const fr_type_info *t, fr_layout layout)
+int fr_layout_rows(fr_type type, fr_layout layout)
 {
-    return layout == FR_LAYOUT_INTERLEAVED ? t->group : 1;
+    const fr_type_info *t = &infos[type];
+    if (layout == FR_LAYOUT_PLAIN)
+        return t->il_only ? 0 : 1;
+    return layout == FR_LAYOUT_INTERLEAVED ? t->group : t->native_group;
 }
 
 static size_t weights_bytes(const fr_type_info *t, int64_t n)
@@ -157,24 +173,20 @@ size_t fr_row_bytes(fr_type type, fr_layout layout, int64_t cols)
     return meta_bytes(t, layout) + weights_bytes(t, cols);
 }
 
-static bool has_layout(const fr_type_info *t, fr_layout layout)
-{
-    return layout == FR_LAYOUT_INTERLEAVED ? t->group > 0 : !t->il_only;
-}
-
 fr_status fr_type_check(fr_type type, fr_layout layout, int64_t rows, int64_t cols, fr_err *err)
 {
     const fr_type_info *t = &infos[type];
     const char *name = fr_type_name(type, layout);
-    if (!has_layout(t, layout))
-        return fr_fail(err, FR_EUNSUPPORTED, "type %s: found no %s form, expected the other one",
-                       name, layout == FR_LAYOUT_INTERLEAVED ? "interleaved" : "plain");
+    static const char *const forms[] = {"plain", "interleaved", "native"};
+    const int group = fr_layout_rows(type, layout);
+    if (group == 0)
+        return fr_fail(err, FR_EUNSUPPORTED, "type %s: found no %s form, expected another one",
+                       name, forms[layout]);
     int weights = layout == FR_LAYOUT_INTERLEAVED ? t->il_weights : t->weights;
     if (cols <= 0 || cols % weights)
         return fr_fail(err, FR_EINVAL,
                        "type %s: found rows of %lld weights, expected a multiple of %d", name,
                        (long long)cols, weights);
-    int group = group_rows(t, layout);
     if (rows <= 0 || rows % group)
         return fr_fail(err, FR_EINVAL, "type %s: found %lld rows, expected a multiple of %d", name,
                        (long long)rows, group);
@@ -190,7 +202,9 @@ fr_layout fr_layout_in_memory(fr_type type, int64_t rows, int64_t cols)
 {
     const fr_type_info *t = &infos[type];
     bool is_float = t->weights == 1; /* wide enough as they stand */
-    bool fits = !is_float && fr_type_check(type, FR_LAYOUT_INTERLEAVED, rows, cols, NULL) == FR_OK;
+    if (is_float)
+        return FR_LAYOUT_PLAIN;
+    bool fits = fr_type_check(type, FR_LAYOUT_INTERLEAVED, rows, cols, NULL) == FR_OK;
     return fits ? FR_LAYOUT_INTERLEAVED : FR_LAYOUT_PLAIN;
 }
 
@@ -213,10 +227,11 @@ enum {
 };
 
 #define X(ID, T, WEIGHTS, BYTES, ACT, GGUF, META, GROUP, ...)                                      \
-    _Static_assert((int)fr_##T##_chunk <= (int)MAX_CHUNK && fr_##T##_chunk % WEIGHTS == 0 &&       \
-                       fr_##T##_chunk / WEIGHTS * BYTES * (GROUP ? GROUP : 1) <=                   \
-                           (int)MAX_CHUNK_BYTES,                                                   \
-                   #T ": a chunk is some blocks and at most MAX_CHUNK weights");
+    _Static_assert(                                                                                \
+        (int)fr_##T##_chunk <= (int)MAX_CHUNK && fr_##T##_chunk % WEIGHTS == 0 &&                  \
+            fr_##T##_chunk / WEIGHTS * BYTES * (GROUP ? GROUP : 1) <= (int)MAX_CHUNK_BYTES &&      \
+            fr_##T##_chunk / WEIGHTS * BYTES * (int)fr_##T##_native_rows <= (int)MAX_CHUNK_BYTES,  \
+        #T ": a chunk is some blocks and at most MAX_CHUNK weights");
 #include "quant/types.def"
 #undef X
 
@@ -224,7 +239,7 @@ enum {
 static run run_of_row(fr_type type, fr_layout layout, const void *base, int64_t i_row, int64_t cols)
 {
     const fr_type_info *t = &infos[type];
-    int group = group_rows(t, layout);
+    int group = fr_layout_rows(type, layout);
     const uint8_t *at =
         (const uint8_t *)base + (size_t)(i_row / group * group) * fr_row_bytes(type, layout, cols);
     return (run){.meta = at,
@@ -238,7 +253,7 @@ static run run_of_row(fr_type type, fr_layout layout, const void *base, int64_t 
 static size_t tail_bytes(fr_type type, fr_layout layout, int64_t cols)
 {
     const fr_type_info *t = &infos[type];
-    return (size_t)group_rows(t, layout) * weights_bytes(t, cols % codes[type].chunk);
+    return (size_t)fr_layout_rows(type, layout) * weights_bytes(t, cols % codes[type].chunk);
 }
 
 /* Decodes chunk by chunk; calls for the incomplete one go through a padded copy. */
@@ -286,7 +301,7 @@ static void repack_row(fr_type type, fr_layout from_layout, fr_layout to_layout,
 {
     const type_code *c = &codes[type];
     int64_t n = cols / c->chunk;
-    c->move[from_layout](from, to, n);
+    c->move(from_layout, to_layout, from, to, n);
     if (cols % c->chunk == 0)
         return;
     uint8_t padded[MAX_CHUNK_BYTES] = {0}, moved[MAX_CHUNK_BYTES] = {0};
@@ -297,14 +312,13 @@ static void repack_row(fr_type type, fr_layout from_layout, fr_layout to_layout,
     memcpy(moved, dst, to_bytes); /* rows of the group that are already there */
     from.blk = padded;
     to.blk = moved;
-    c->move[from_layout](from, to, 1);
+    c->move(from_layout, to_layout, from, to, 1);
     memcpy(dst, moved, to_bytes);
 }
 
 fr_status fr_repack(fr_type type, fr_layout from, fr_layout to, int64_t n_rows, int64_t cols,
                     const void *src, void *dst, fr_err *err)
 {
-    const fr_type_info *t = &infos[type];
     if (n_rows == 0)
         return FR_OK;
     FR_TRY(fr_type_check(type, from, n_rows, cols, err));
@@ -314,9 +328,10 @@ fr_status fr_repack(fr_type type, fr_layout from, fr_layout to, int64_t n_rows, 
         return FR_OK;
     }
     const size_t to_row = fr_row_bytes(type, to, cols);
+    const int64_t group = fr_layout_rows(type, to);
     for (int64_t r = 0; r < n_rows; r++) {
-        if (r % t->group == 0) /* packing ORs bits into zero bytes */
-            memset((uint8_t *)dst + (size_t)r * to_row, 0, (size_t)t->group * to_row);
+        if (r % group == 0) /* packing ORs bits into zero bytes */
+            memset((uint8_t *)dst + (size_t)r * to_row, 0, (size_t)group * to_row);
         repack_row(type, from, to, run_of_row(type, from, src, r, cols),
                    run_of_row(type, to, dst, r, cols), cols);
         if (to == FR_LAYOUT_PLAIN && codes[type].seal)

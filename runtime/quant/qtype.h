@@ -4,7 +4,8 @@
  * *layout* says how rows are arranged in memory: PLAIN        rows one after another; a row is
  * `row_meta` bytes and then its blocks; INTERLEAVED  `group` rows stand together (the _r4, _r8,
  * _r16 forms of GGUF files): first their row headers, then block 0 of all rows, block 1 of all
- * rows, ... Both hold the same bits, so repacking is lossless both ways.
+ * rows, ...; NATIVE  the same with 16 rows and the bits of a block arranged as kernels read them
+ * fastest, ferry's own. All hold the same bits, so repacking is lossless both ways.
  *
  * Source of all formats: the ecosystem's GGUF files; each type's header has its byte map. */
 #ifndef FR_QUANT_QTYPE_H
@@ -24,7 +25,12 @@ typedef enum {
     FR_TYPE_COUNT
 } fr_type;
 
-typedef enum { FR_LAYOUT_PLAIN, FR_LAYOUT_INTERLEAVED, FR_LAYOUT_COUNT } fr_layout;
+typedef enum {
+    FR_LAYOUT_PLAIN,
+    FR_LAYOUT_INTERLEAVED,
+    FR_LAYOUT_NATIVE, /* in memory only: no file, no GGUF id */
+    FR_LAYOUT_COUNT
+} fr_layout;
 
 /* How a kernel wants the other operand of a dot product (quant/act.h). */
 typedef enum {
@@ -35,17 +41,19 @@ typedef enum {
 
 /* One row of the registry. */
 typedef struct {
-    const char *name;    /* as GGUF tools print it: "q4_K" */
-    int weights;         /* per block */
-    int bytes;           /* per block */
-    fr_act_type act;     /* of the dot product */
-    int gguf_id;         /* of the plain form in files; -1 when files have none */
-    int row_meta;        /* bytes of the row header, plain */
-    int group;           /* rows per group when interleaved; 0 = no interleaved form */
-    int il_row_meta;     /* bytes of the row header, interleaved (differs for q8_KV only) */
-    int il_gguf_id;      /* of the interleaved form in files; -1 when files have none */
-    const char *il_name; /* "q4_k_r4"; NULL without an interleaved form */
-    bool float_decode;   /* decode is not (integer times float): results may differ by rounding */
+    const char *name;        /* as GGUF tools print it: "q4_K" */
+    int weights;             /* per block */
+    int bytes;               /* per block */
+    fr_act_type act;         /* of the dot product */
+    int gguf_id;             /* of the plain form in files; -1 when files have none */
+    int row_meta;            /* bytes of the row header, plain */
+    int group;               /* rows per group when interleaved; 0 = no interleaved form */
+    int il_row_meta;         /* bytes of the row header, interleaved (differs for q8_KV only) */
+    int il_gguf_id;          /* of the interleaved form in files; -1 when files have none */
+    const char *il_name;     /* "q4_k_r4"; NULL without an interleaved form */
+    int native_group;        /* rows per group in the native form, 16; 0 = no native form */
+    const char *native_name; /* "q4_K_native"; NULL without one */
+    bool float_decode; /* decode is not (integer times float): results may differ by rounding */
     int il_weights; /* per block when interleaved; cols must be a multiple (differs for f16, bf16)
                      */
     bool il_only;   /* has no plain form; name is il_name then */
@@ -63,11 +71,16 @@ const char *fr_type_name(fr_type type, fr_layout layout);
  * of the type's weights per block (fr_type_check). Interleaved: group bytes / group. */
 size_t fr_row_bytes(fr_type type, fr_layout layout, int64_t cols);
 
+/* Rows that stand together: 1 when plain, 0 where the type has no such layout. A matrix's rows are
+ * a multiple of it. */
+int fr_layout_rows(fr_type type, fr_layout layout);
+
 /* Whether a matrix of rows x cols can be stored so. FR_EINVAL names the multiple that is needed. */
 fr_status fr_type_check(fr_type type, fr_layout layout, int64_t rows, int64_t cols, fr_err *err);
 
 /* The layout that kernels read fastest of those in which a matrix of rows x cols can stand: what a
- * plain matrix is repacked to when it is loaded. PLAIN where rows or cols do not fit a group. */
+ * plain matrix is repacked to when it is loaded. PLAIN where rows or cols do not fit a group. Does
+ * not depend on the machine. */
 fr_layout fr_layout_in_memory(fr_type type, int64_t rows, int64_t cols);
 
 /* Reference decode of row i_row of a matrix at `base` (the first byte of row 0; interleaved: of
