@@ -8,8 +8,7 @@
 #include "cpu/kernels.h"
 
 void cpu_avx2_fill_float(cpu_table *t);
-void cpu_avx2_fill_q32(cpu_table *t);
-void cpu_avx2_fill_q256(cpu_table *t);
+void cpu_avx2_fill_plain(cpu_table *t);
 void cpu_avx2_fill_rows(cpu_table *t);
 void cpu_avx2_fill_any(cpu_table *t);
 void cpu_avx2_fill_act(cpu_table *t);

@@ -5,7 +5,6 @@ void cpu_avx2_fill(cpu_table *t)
     cpu_avx2_fill_any(t); /* first: it looks for slots of the portable kernel */
     cpu_avx2_fill_float(t);
     cpu_avx2_fill_rows(t);
-    cpu_avx2_fill_q32(t); /* plain kernels of their own */
-    cpu_avx2_fill_q256(t);
+    cpu_avx2_fill_plain(t); /* kernels of their own */
     cpu_avx2_fill_act(t);
 }

@@ -1,6 +1,6 @@
-/* A matrix gives the same results whatever its layout: what users of one file may not see when they
- * repack it. Bit for bit on the widest tier and the scalar one; AVX2 has plain kernels of its own
- * for five types, which differ by their rounding. */
+/* A matrix gives the same results whatever its layout: what users of a file may not notice when
+ * they repack it. Bit for bit, but for the scalar kernels of five types, which sum in double in
+ * another order. */
 #include "testing.h"
 
 #include <math.h>
@@ -29,13 +29,13 @@ static float *product(fr_cpu *cpu, const fr_weight *w, const float *x, int64_t n
     return y;
 }
 
-/* One of the five plain kernels of AVX2 that are not the interleaved ones. */
+/* One of the five with a scalar kernel of their own (cpu/ref/ref_dot.c). */
 static bool sums_otherwise(fr_isa isa, fr_type type)
 {
     static const fr_type own[] = {FR_TYPE_Q4_0, FR_TYPE_Q8_0, FR_TYPE_Q4_K, FR_TYPE_Q5_K,
                                   FR_TYPE_Q6_K};
     for (size_t i = 0; i < sizeof own / sizeof *own; i++)
-        if (isa != FR_ISA_AVX512 && type == own[i])
+        if (isa == FR_ISA_SCALAR && type == own[i])
             return true;
     return false;
 }
