@@ -94,6 +94,16 @@ void fr_cpu_barrier(fr_cpu *cpu, int i_thread)
     cpu_pool_barrier(cpu->pool, i_thread);
 }
 
+void fr_cpu_clock(fr_cpu *cpu, bool on)
+{
+    cpu_pool_clock(cpu->pool, on);
+}
+
+fr_cpu_times fr_cpu_clock_read(const fr_cpu *cpu)
+{
+    return cpu_pool_clock_read(cpu->pool);
+}
+
 void fr_cpu_share(int64_t n, int64_t grain, int i_thread, int n_threads, int64_t *from, int64_t *to)
 {
     int64_t n_units = (n + grain - 1) / grain;

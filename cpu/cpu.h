@@ -46,6 +46,16 @@ void fr_cpu_run(fr_cpu *cpu, fr_cpu_fn fn, void *arg);
 /* Inside fn: waits until all threads have come here. */
 void fr_cpu_barrier(fr_cpu *cpu, int i_thread);
 
+/* Time on the pool's clock since it was switched on (which costs two readings a thread and job):
+ * what the caller waited for the others, at barriers and at the end of jobs, and what all the
+ * others together computed. In a span of w seconds the n threads were busy for w - caller_wait +
+ * others_busy of n * w seconds. Between jobs only. */
+typedef struct {
+    double caller_wait, others_busy; /* seconds */
+} fr_cpu_times;
+void fr_cpu_clock(fr_cpu *cpu, bool on);
+fr_cpu_times fr_cpu_clock_read(const fr_cpu *cpu);
+
 /* The part of n items, in multiples of `grain`, that belongs to a thread: [*from, *to). */
 void fr_cpu_share(int64_t n, int64_t grain, int i_thread, int n_threads, int64_t *from,
                   int64_t *to);
@@ -82,6 +92,9 @@ void fr_cpu_matmul(fr_cpu *cpu, const fr_weight *w, const fr_act *x, int64_t n_t
 /* ---- mixture of experts (cpu/moe.c)
  * ---------------------------------------------------------------- */
 
+/* Where the time of routed experts goes; REST: grouping tokens and preparing inputs. */
+enum { FR_CPU_MOE_UP, FR_CPU_MOE_DOWN, FR_CPU_MOE_REST, FR_CPU_MOE_STAGES };
+
 /* Routed feed-forward, SwiGLU: for token t and each of its n_used experts e = ids[t * n_used + k]:
  *     y[t] += weights[t * n_used + k] * down_e( silu(gate_e x_t) * (up_e x_t) )
  * gate, up: [n_mat experts] of n_ff x n_embd; down: n_embd x n_ff. Tokens are grouped by expert;
@@ -95,8 +108,9 @@ typedef struct {
     const float *weights;
     const float *x; /* n_tokens x n_embd */
     float *y;
-    void *scratch; /* fr_cpu_moe_scratch_bytes */
-    float *hidden; /* NULL, or [n_tokens][n_used][n_ff]: gets what down is applied to */
+    void *scratch;   /* fr_cpu_moe_scratch_bytes */
+    float *hidden;   /* NULL, or [n_tokens][n_used][n_ff]: gets what down is applied to */
+    double *seconds; /* NULL, or FR_CPU_MOE_STAGES numbers to which the time spent is added */
 } fr_cpu_moe_args;
 
 size_t fr_cpu_moe_scratch_bytes(const fr_cpu *cpu, const fr_weight *gate, const fr_weight *up,

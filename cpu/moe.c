@@ -10,6 +10,7 @@
 #include <assert.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <time.h>
 
 #include "cpu/kernels.h"
 
@@ -40,6 +41,7 @@ typedef struct {
     float *hidden; /* [n_pairs][n_ff] by place */
     char *rooms;   /* room_bytes per thread */
     _Atomic int64_t next_ff, next_down;
+    double tick; /* when the running stage began; the caller's */
 } moe_job;
 
 static size_t take(size_t *total, int64_t n, size_t size)
@@ -252,10 +254,24 @@ static void down_stage(moe_job *j, float *room)
 /* ---- the job
  * ------------------------------------------------------------------------------------------- */
 
-static void stage_end(moe_job *j, int i_thread, int n_threads)
+/* The caller adds the time since the last call, or since the start, to a stage. */
+static void tick(moe_job *j, int stage, int i_thread)
+{
+    if (!j->args->seconds || i_thread > 0)
+        return;
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    double now = (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+    if (j->tick > 0)
+        j->args->seconds[stage] += now - j->tick;
+    j->tick = now;
+}
+
+static void stage_end(moe_job *j, int stage, int i_thread, int n_threads)
 {
     if (n_threads > 1)
         fr_cpu_barrier(j->cpu, i_thread);
+    tick(j, stage, i_thread);
 }
 
 static void moe_thread(void *arg, int i_thread, int n_threads)
@@ -265,12 +281,12 @@ static void moe_thread(void *arg, int i_thread, int n_threads)
     encode(j, &j->x_gate, j->args->x, i_thread, n_threads);
     if (j->p->own_up)
         encode(j, &j->x_up, j->args->x, i_thread, n_threads);
-    stage_end(j, i_thread, n_threads);
+    stage_end(j, FR_CPU_MOE_REST, i_thread, n_threads);
     ff_stage(j, room);
-    stage_end(j, i_thread, n_threads);
+    stage_end(j, FR_CPU_MOE_UP, i_thread, n_threads);
     if (j->hidden_act.type != FR_ACT_F32) {
         encode(j, &j->hidden_act, j->hidden, i_thread, n_threads);
-        stage_end(j, i_thread, n_threads);
+        stage_end(j, FR_CPU_MOE_REST, i_thread, n_threads);
     }
     down_stage(j, room);
 }
@@ -302,8 +318,10 @@ void fr_cpu_moe(fr_cpu *cpu, const fr_cpu_moe_args *a)
     j.x_gate = act_view(p.gate_act, a->n_tokens, p.n_embd, a->x, base + p.x_gate);
     j.x_up = p.own_up ? act_view(p.up_act, a->n_tokens, p.n_embd, a->x, base + p.x_up) : j.x_gate;
     j.hidden_act = act_view(p.down_act, p.n_pairs, p.n_ff, j.hidden, base + p.hidden_act);
+    tick(&j, FR_CPU_MOE_REST, 0);
     group_pairs(&j);
     cpu_run_sized(cpu, 3 * p.n_pairs * p.n_ff * p.n_embd, moe_thread, &j);
+    tick(&j, FR_CPU_MOE_DOWN, 0);
     for (int64_t i = 0; a->hidden && i < p.n_pairs; i++)
         memcpy(a->hidden + j.pair_at[i] * p.n_ff, j.hidden + i * p.n_ff,
                (size_t)p.n_ff * sizeof(float));

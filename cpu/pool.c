@@ -28,6 +28,7 @@ typedef struct {
     pthread_t handle;
     int i_thread;
     uint32_t sense; /* of the barrier, as this thread will see it next; only this thread's */
+    int64_t busy_ns, wait_ns; /* on the pool's clock; for the caller only wait_ns counts */
 } worker;
 
 struct cpu_pool {
@@ -39,6 +40,7 @@ struct cpu_pool {
     void *arg;
     int n_threads, n_started;
     int64_t spin_ns;
+    bool timed;      /* changed between jobs only */
     worker *workers; /* n_threads of them, owned; number 0 is the caller */
 };
 
@@ -97,6 +99,24 @@ static void event_wait(event *e, uint32_t old, int64_t spin_ns)
     atomic_fetch_sub(&e->sleepers, 1);
 }
 
+/* A worker's part of the job. */
+static void run_part(cpu_pool *p, worker *w)
+{
+    int64_t start = p->timed ? now_ns() - w->wait_ns : 0;
+    p->fn(p->arg, w->i_thread, p->n_threads);
+    if (p->timed)
+        w->busy_ns += now_ns() - w->wait_ns - start;
+}
+
+/* event_wait, on the clock of thread w. */
+static void timed_wait(cpu_pool *p, worker *w, event *e, uint32_t old)
+{
+    int64_t start = p->timed ? now_ns() : 0;
+    event_wait(e, old, p->spin_ns);
+    if (p->timed)
+        w->wait_ns += now_ns() - start;
+}
+
 static void *worker_main(void *arg)
 {
     worker *w = arg;
@@ -105,7 +125,7 @@ static void *worker_main(void *arg)
         event_wait(&p->job, seen, p->spin_ns);
         if (!p->fn)
             return NULL;
-        p->fn(p->arg, w->i_thread, p->n_threads);
+        run_part(p, w);
         if (atomic_fetch_sub(&p->pending.word, 1) == 1)
             event_wake(&p->pending);
     }
@@ -132,7 +152,7 @@ void cpu_pool_run(cpu_pool *p, fr_cpu_fn fn, void *arg)
         uint32_t left = atomic_load_explicit(&p->pending.word, memory_order_acquire);
         if (left == 0)
             return;
-        event_wait(&p->pending, left, p->spin_ns);
+        timed_wait(p, &p->workers[0], &p->pending, left);
     }
 }
 
@@ -143,12 +163,27 @@ void cpu_pool_barrier(cpu_pool *p, int i_thread)
     uint32_t before = p->workers[i_thread].sense;
     p->workers[i_thread].sense = !before;
     if (atomic_fetch_add(&p->arrived, 1) + 1 < (uint32_t)p->n_threads) {
-        event_wait(&p->sense, before, p->spin_ns);
+        timed_wait(p, &p->workers[i_thread], &p->sense, before);
         return;
     }
     atomic_store_explicit(&p->arrived, 0, memory_order_relaxed);
     atomic_store(&p->sense.word, !before);
     event_wake(&p->sense);
+}
+
+void cpu_pool_clock(cpu_pool *p, bool on)
+{
+    p->timed = on;
+    for (int i = 0; i < p->n_threads; i++)
+        p->workers[i].busy_ns = p->workers[i].wait_ns = 0;
+}
+
+fr_cpu_times cpu_pool_clock_read(const cpu_pool *p)
+{
+    fr_cpu_times t = {.caller_wait = (double)p->workers[0].wait_ns * 1e-9};
+    for (int i = 1; i < p->n_threads; i++)
+        t.others_busy += (double)p->workers[i].busy_ns * 1e-9;
+    return t;
 }
 
 int cpu_pool_n_threads(const cpu_pool *p)

@@ -23,6 +23,10 @@ int cpu_pool_n_threads(const cpu_pool *pool);
 void cpu_pool_run(cpu_pool *pool, fr_cpu_fn fn, void *arg);
 void cpu_pool_barrier(cpu_pool *pool, int i_thread);
 
+/* fr_cpu_clock and fr_cpu_clock_read. */
+void cpu_pool_clock(cpu_pool *pool, bool on);
+fr_cpu_times cpu_pool_clock_read(const cpu_pool *pool);
+
 /* How many CPUs this process may run on, and on how many physical cores they are (both >= 1). */
 int cpu_count_cpus(void);
 int cpu_count_cores(void);

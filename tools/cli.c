@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "common/profile.h"
 
 static fr_status open_stops(cli *c, fr_err *err)
 {
@@ -98,12 +99,16 @@ static fr_status run(const fr_options *o, int *status, fr_err *err)
     if (o->warmup)
         FR_TRY_OUT(st, warm_up(&c, err));
     cli_signals_init();
+    if (o->profile)
+        FR_TRY_OUT(st, fr_engine_profile(c.engine, true, err));
     fr_session_times before = fr_session_timing(c.session);
     FR_TRY_OUT(st, wants_conversation(&c) ? cli_converse(&c, err) : cli_complete(&c, err));
     if (!o->log_disable)
         print_speeds(&c, before);
     if (o->memory_report)
         tool_memory_report(c.engine);
+    if (o->profile)
+        FR_TRY_OUT(st, tool_print_profile(c.engine, err));
     if (fflush(stdout) != 0 || ferror(stdout))
         FR_TRY_OUT(st, tool_fail_output(err));
     *status = c.interrupted ? CLI_INTERRUPTED : 0;

@@ -162,6 +162,16 @@ fr_status fr_engine_observe(fr_engine *e, fr_observe_fn fn, void *user, fr_err *
     return fr_exec_observe(e->exec, fn, user, err);
 }
 
+fr_status fr_engine_profile(fr_engine *e, bool on, fr_err *err)
+{
+    return fr_exec_profile(e->exec, on, err);
+}
+
+const fr_profile *fr_engine_profiled(const fr_engine *e)
+{
+    return fr_exec_profiled(e->exec);
+}
+
 const fr_vocab *fr_engine_vocab(const fr_engine *e)
 {
     return e->vocab;

@@ -77,6 +77,68 @@ typedef struct {
 typedef void (*fr_observe_fn)(void *user, const fr_observation *o);
 fr_status fr_engine_observe(fr_engine *e, fr_observe_fn fn, void *user, fr_err *err);
 
+/* ---- where the time goes
+ * ------------------------------------------------------------------------------------ */
+
+/* Kinds of work. CACHE: writing K and V; CORE: attention itself; EXPERTS_REST: grouping and
+ * preparing the inputs of routed experts; SHARED, DENSE: products of the shared expert and of dense
+ * layers; SMALL: additions, SwiGLU outside routed experts, copies; SAMPLING: in fr_generate. */
+#define FR_PROFILE_CLASSES(X)                                                                      \
+    X(EMBEDDING, "embedding")                                                                      \
+    X(NORM, "norms")                                                                               \
+    X(PROJECTIONS, "attention projections")                                                        \
+    X(ROPE, "rope")                                                                                \
+    X(CACHE, "cache write")                                                                        \
+    X(CORE, "attention core")                                                                      \
+    X(ROUTER, "router")                                                                            \
+    X(EXPERTS_UP, "experts gate/up")                                                               \
+    X(EXPERTS_DOWN, "experts down")                                                                \
+    X(EXPERTS_REST, "experts grouping")                                                            \
+    X(SHARED, "shared expert")                                                                     \
+    X(DENSE, "dense ffn")                                                                          \
+    X(SMALL, "adds, swiglu")                                                                       \
+    X(OUTPUT, "output")                                                                            \
+    X(SAMPLING, "sampling")
+
+typedef enum {
+#define X(ID, name) FR_PROFILE_##ID,
+    FR_PROFILE_CLASSES(X)
+#undef X
+        FR_PROFILE_COUNT
+} fr_profile_class;
+
+const char *fr_profile_class_name(fr_profile_class c);
+
+/* wall: seconds that passed; busy: seconds of work in them, of all threads together, so that
+ * n_threads * wall - busy is what threads waited (for one another, or because the work was left to
+ * one of them). Within an expert node, busy is shared out by wall. */
+typedef struct {
+    int64_t n; /* operations */
+    double wall, busy;
+} fr_profile_cell;
+
+typedef struct {
+    int64_t n_steps, n_tokens;
+    int n_threads;
+    double seconds; /* of the steps; less the cells' but sampling: what the executor itself costs */
+    fr_profile_cell *cells; /* [n_layer + 1][FR_PROFILE_COUNT]; last row: outside layers */
+} fr_profile_phase;
+
+enum { FR_PROFILE_BATCH, FR_PROFILE_SINGLE }; /* steps of several tokens, of one */
+
+typedef struct {
+    int64_t n_layer;
+    fr_profile_phase phases[2];
+} fr_profile;
+
+/* From now on measures every operation, starting from zero; or ends it. Results are not affected.
+ * FR_ENOMEM. */
+fr_status fr_engine_profile(fr_engine *e, bool on, fr_err *err);
+
+/* What was measured so far; NULL when it is off. Valid until fr_engine_profile or
+ * fr_engine_close. */
+const fr_profile *fr_engine_profiled(const fr_engine *e);
+
 /* ---- sessions
  * --------------------------------------------------------------------------------------------- */
 

@@ -3,6 +3,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "engine/exec_profile.h"
+
 /* Ways to compute attention; each has its graph. */
 enum { PATH_DIRECT, PATH_EXPAND, N_PATHS };
 
@@ -38,7 +40,9 @@ struct fr_exec {
     uint64_t bytes;
     fr_observe_fn observe;
     void *observe_user;
-    float *hidden; /* while observing: inputs of the experts' down matrices */
+    float *hidden;       /* while observing: inputs of the experts' down matrices */
+    fr_profile *profile; /* owned; NULL: nothing is measured */
+    double moe_seconds[FR_CPU_MOE_STAGES];
 
     /* of the running batch */
     const fr_exec_batch *batch;
@@ -236,6 +240,7 @@ static fr_status run_moe(fr_exec *x, const fr_node *n, fr_err *err)
         .y = data_of(x, n->out[0]),
         .scratch = x->moe,
         .hidden = x->hidden,
+        .seconds = x->profile ? x->moe_seconds : NULL,
     };
     fr_cpu_moe(x->cpu, &a);
     int64_t n_embd = a.gate->cols, n_ff = a.down->cols, n_mat = a.gate->n_mat;
@@ -467,6 +472,31 @@ static void forget_written(fr_exec *x, const fr_node *n)
         x->prep.valid = false;
 }
 
+static fr_status run_node(fr_exec *x, const fr_node *n, fr_err *err)
+{
+    if (!x->profile)
+        return run_op[n->op](x, n, err);
+    memset(x->moe_seconds, 0, sizeof x->moe_seconds);
+    exec_moment from = exec_profile_now(x->cpu);
+    fr_status st = run_op[n->op](x, n, err);
+    exec_moment to = exec_profile_now(x->cpu);
+    exec_profile_node(x->profile, x->m, n, x->batch->n_tokens, &from, &to, x->moe_seconds);
+    return st;
+}
+
+static fr_status run_nodes(fr_exec *x, fr_err *err)
+{
+    int n_nodes = x->batch->n_outputs > 0 ? x->graph->n_nodes : x->graph->first_output_node;
+    for (int i = 0; i < n_nodes; i++) {
+        const fr_node *n = &x->graph->nodes[i];
+        if (atomic_load_explicit(x->batch->cancel, memory_order_relaxed))
+            return fr_fail(err, FR_ECANCELLED, "computation: stopped by the user");
+        FR_TRY(run_node(x, n, err));
+        forget_written(x, n);
+    }
+    return FR_OK;
+}
+
 fr_status fr_exec_run(fr_exec *x, const fr_exec_batch *batch, fr_err *err)
 {
     int path = choose_path(x, batch->n_tokens);
@@ -475,15 +505,12 @@ fr_status fr_exec_run(fr_exec *x, const fr_exec_batch *batch, fr_err *err)
     x->at = x->offsets[path];
     x->cpu = batch->n_tokens == 1 ? x->cpu_single : x->cpu_batch;
     x->prep.valid = false;
+    exec_moment from = x->profile ? exec_profile_now(x->cpu) : (exec_moment){0};
     make_turns(x);
-    int n_nodes = batch->n_outputs > 0 ? x->graph->n_nodes : x->graph->first_output_node;
-    for (int i = 0; i < n_nodes; i++) {
-        const fr_node *n = &x->graph->nodes[i];
-        if (atomic_load_explicit(batch->cancel, memory_order_relaxed))
-            return fr_fail(err, FR_ECANCELLED, "computation: stopped by the user");
-        FR_TRY(run_op[n->op](x, n, err));
-        forget_written(x, n);
-    }
+    FR_TRY(run_nodes(x, err));
+    if (x->profile)
+        exec_profile_step(x->profile, batch->n_tokens, fr_cpu_n_threads(x->cpu),
+                          exec_profile_now(x->cpu).wall - from.wall);
     return FR_OK;
 }
 
@@ -670,6 +697,7 @@ void fr_exec_close(fr_exec *x)
                       x->expand.latent, x->expand.act, x->expand.k, x->expand.v};
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
         fr_mem_free(blocks[i]);
+    exec_profile_close(x->profile);
     fr_mem_free(x);
 }
 
@@ -688,6 +716,20 @@ fr_status fr_exec_observe(fr_exec *x, fr_observe_fn fn, void *user, fr_err *err)
     x->observe = fn;
     x->observe_user = user;
     return FR_OK;
+}
+
+fr_status fr_exec_profile(fr_exec *x, bool on, fr_err *err)
+{
+    exec_profile_close(x->profile);
+    x->profile = on ? exec_profile_open(x->m, err) : NULL;
+    fr_cpu_clock(x->cpu_single, x->profile != NULL);
+    fr_cpu_clock(x->cpu_batch, x->profile != NULL);
+    return x->profile || !on ? FR_OK : FR_ENOMEM;
+}
+
+fr_profile *fr_exec_profiled(const fr_exec *x)
+{
+    return x->profile;
 }
 
 uint64_t fr_exec_bytes(const fr_exec *x)

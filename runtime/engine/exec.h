@@ -39,6 +39,10 @@ uint64_t fr_exec_bytes(const fr_exec *x);
 /* fr_engine_observe */
 fr_status fr_exec_observe(fr_exec *x, fr_observe_fn fn, void *user, fr_err *err);
 
+/* fr_engine_profile, fr_engine_profiled */
+fr_status fr_exec_profile(fr_exec *x, bool on, fr_err *err);
+fr_profile *fr_exec_profiled(const fr_exec *x);
+
 /* FR_ECANCELLED when *cancel was set: K and V of these positions are then undefined. */
 fr_status fr_exec_run(fr_exec *x, const fr_exec_batch *batch, fr_err *err);
 

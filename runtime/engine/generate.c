@@ -1,6 +1,7 @@
 #include <string.h>
 
 #include "engine/engine_internal.h"
+#include "engine/exec_profile.h"
 
 /* Text that is not given out yet: a stop string may begin in it. */
 typedef struct {
@@ -63,14 +64,22 @@ static bool flow(outlet *o, bool at_end, const char **word)
     return false;
 }
 
+static fr_status pick(fr_session *s, fr_sampler *sampler, int32_t *token, fr_err *err)
+{
+    exec_moment from = exec_profile_now(s->e->cpu_single);
+    FR_TRY(fr_sampler_pick(sampler, s->last, token, err));
+    fr_sampler_accept(sampler, *token);
+    exec_profile_sampling(fr_exec_profiled(s->e->exec), &from);
+    return FR_OK;
+}
+
 /* One token further; *done with result->reason when that was the last. */
 static fr_status step(fr_session *s, fr_sampler *sampler, outlet *o, fr_detok *detok,
                       fr_generate_result *result, bool *done, fr_err *err)
 {
     const fr_vocab *v = s->e->vocab;
     int32_t token;
-    FR_TRY(fr_sampler_pick(sampler, s->last, &token, err));
-    fr_sampler_accept(sampler, token);
+    FR_TRY(pick(s, sampler, &token, err));
     result->n_generated++;
     *done = true;
     if (fr_vocab_is_eog(v, token)) {

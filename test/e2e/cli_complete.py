@@ -65,6 +65,9 @@ r = succeed("ferry-cli", *SHORT[:2], "-n", "2", "-p", "In")
 for word in (b"model: KJV MoE 12M (deepseek2)", b"memory: KV cache", b"tokens/s"):
     expect_in("standard error", word, r.err)
 expect("--log-disable", succeed("ferry-cli", *SHORT, "-p", "In").err, b"")
+profiled = succeed("ferry-cli", *SHORT, "-p", "In", "--profile").err
+for kind in (b"single tokens:", b"attention core", b"experts gate/up", b"sampling", b"layer 0"):
+    expect_in("--profile", kind, profiled)
 expect_in("--memory-report", b"memory on the CPU",
           succeed("ferry-cli", *SHORT, "-p", "In", "--memory-report").err)
 

@@ -211,6 +211,57 @@ static void test_no_allocation_per_token(void **state)
     fr_engine_close(e);
 }
 
+static double cells_seconds(const fr_profile *p, const fr_profile_phase *phase)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < (p->n_layer + 1) * FR_PROFILE_COUNT; i++) {
+        const fr_profile_cell *c = &phase->cells[i];
+        assert_true(c->wall >= 0 && c->busy <= c->wall * phase->n_threads * 1.001 + 1e-5);
+        sum += c->wall;
+    }
+    return sum;
+}
+
+/* Measuring changes no bit and takes no memory per token; what was measured adds up. */
+static void test_profile(void **state)
+{
+    (void)state;
+    fr_err err = {0};
+    fr_engine_config cfg = logits_config(MODEL_KJV);
+    cfg.n_threads = 3;
+    fr_engine *e = open_engine(cfg);
+    fr_session *s = open_session(e);
+    assert_null(fr_engine_profiled(e));
+    assert_ok(fr_session_append(s, ids.ids, 40, &err));
+    assert_ok(fr_session_append(s, ids.ids, 1, &err));
+    float plain[4096];
+    memcpy(plain, fr_session_logits(s), sizeof plain);
+    fr_session_truncate(s, 0);
+
+    assert_ok(fr_engine_profile(e, true, &err));
+    uint64_t before = fr_mem_total().n_allocs;
+    assert_ok(fr_session_append(s, ids.ids, 40, &err));
+    assert_ok(fr_session_append(s, ids.ids, 1, &err));
+    assert_int_equal(fr_mem_total().n_allocs, before);
+    assert_memory_equal(fr_session_logits(s), plain, sizeof plain);
+    const fr_profile *p = fr_engine_profiled(e);
+    static const int64_t tokens[] = {[FR_PROFILE_BATCH] = 40, [FR_PROFILE_SINGLE] = 1};
+    for (int i = 0; i < 2; i++) {
+        const fr_profile_phase *phase = &p->phases[i];
+        assert_int_equal(phase->n_steps, 1);
+        assert_int_equal(phase->n_tokens, tokens[i]);
+        assert_int_equal(phase->n_threads, 3);
+        double sum = cells_seconds(p, phase);
+        assert_true(sum > 0 && sum <= phase->seconds * 1.001 + 1e-5);
+        const fr_profile_cell *last = phase->cells + (p->n_layer - 1) * FR_PROFILE_COUNT;
+        assert_true(last[FR_PROFILE_CORE].n == 1 && last[FR_PROFILE_EXPERTS_DOWN].wall > 0);
+    }
+    assert_ok(fr_engine_profile(e, false, &err));
+    assert_null(fr_engine_profiled(e));
+    fr_session_close(s);
+    fr_engine_close(e);
+}
+
 /* What the engine says it needs is what it takes. */
 static void test_memory_as_described(void **state)
 {
@@ -234,13 +285,10 @@ static void test_memory_as_described(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_logits),
-        cmocka_unit_test(test_same_bits_for_any_threads),
-        cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_bad_configs),
-        cmocka_unit_test(test_cancel),
-        cmocka_unit_test(test_no_allocation_per_token),
-        cmocka_unit_test(test_memory_as_described),
+        cmocka_unit_test(test_same_logits), cmocka_unit_test(test_same_bits_for_any_threads),
+        cmocka_unit_test(test_limits),      cmocka_unit_test(test_bad_configs),
+        cmocka_unit_test(test_cancel),      cmocka_unit_test(test_no_allocation_per_token),
+        cmocka_unit_test(test_profile),     cmocka_unit_test(test_memory_as_described),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
