@@ -3,6 +3,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "quant/repack.h"
 #include "quant/types.h"
 
 /* Bytes of a run of blocks of one row (plain) or group (interleaved). */
@@ -316,6 +317,37 @@ static void repack_row(fr_type type, fr_layout from_layout, fr_layout to_layout,
     memcpy(dst, moved, to_bytes);
 }
 
+int quant_chunk(fr_type type)
+{
+    return codes[type].chunk;
+}
+
+/* Packing ORs bits into zero bytes. Clears the group at dst from column `skip` on; row headers
+ * stand before all columns. */
+static void clear_group(fr_type type, fr_layout layout, int64_t cols, int64_t skip, uint8_t *dst)
+{
+    size_t group = (size_t)fr_layout_rows(type, layout);
+    size_t all = group * fr_row_bytes(type, layout, cols);
+    size_t kept = skip > 0 ? group * fr_row_bytes(type, layout, skip) : 0;
+    memset(dst + kept, 0, all - kept);
+}
+
+void quant_repack_walk(const repack_args *a, int64_t skip)
+{
+    const size_t to_row = fr_row_bytes(a->type, a->to, a->cols);
+    const int64_t group = fr_layout_rows(a->type, a->to);
+    const size_t chunks = (size_t)(skip / codes[a->type].chunk);
+    for (int64_t r = 0; r < a->n_rows; r++) {
+        if (r % group == 0)
+            clear_group(a->type, a->to, a->cols, skip, a->dst + (size_t)r * to_row);
+        run from = run_of_row(a->type, a->from, a->src, r, a->cols);
+        run to = run_of_row(a->type, a->to, a->dst, r, a->cols);
+        from.blk += chunks * from.step;
+        to.blk += chunks * to.step;
+        repack_row(a->type, a->from, a->to, from, to, a->cols - skip);
+    }
+}
+
 fr_status fr_repack(fr_type type, fr_layout from, fr_layout to, int64_t n_rows, int64_t cols,
                     const void *src, void *dst, fr_err *err)
 {
@@ -323,19 +355,13 @@ fr_status fr_repack(fr_type type, fr_layout from, fr_layout to, int64_t n_rows, 
         return FR_OK;
     FR_TRY(fr_type_check(type, from, n_rows, cols, err));
     FR_TRY(fr_type_check(type, to, n_rows, cols, err));
+    const size_t to_row = fr_row_bytes(type, to, cols);
     if (from == to) {
-        memcpy(dst, src, (size_t)n_rows * fr_row_bytes(type, from, cols));
+        memcpy(dst, src, (size_t)n_rows * to_row);
         return FR_OK;
     }
-    const size_t to_row = fr_row_bytes(type, to, cols);
-    const int64_t group = fr_layout_rows(type, to);
-    for (int64_t r = 0; r < n_rows; r++) {
-        if (r % group == 0) /* packing ORs bits into zero bytes */
-            memset((uint8_t *)dst + (size_t)r * to_row, 0, (size_t)group * to_row);
-        repack_row(type, from, to, run_of_row(type, from, src, r, cols),
-                   run_of_row(type, to, dst, r, cols), cols);
-        if (to == FR_LAYOUT_PLAIN && codes[type].seal)
-            codes[type].seal((uint8_t *)dst + (size_t)r * to_row, cols);
-    }
+    quant_repack(&(repack_args){type, from, to, n_rows, cols, src, dst});
+    for (int64_t r = 0; to == FR_LAYOUT_PLAIN && codes[type].seal && r < n_rows; r++)
+        codes[type].seal((uint8_t *)dst + (size_t)r * to_row, cols);
     return FR_OK;
 }
