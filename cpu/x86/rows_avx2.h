@@ -33,6 +33,7 @@ typedef struct {
  */
 typedef struct {
     const uint8_t *p[ROWS], *meta[ROWS];
+    int half; /* which eight rows of a unit of sixteen */
 } rows_at;
 
 typedef void rows_head_fn(const rows_at *at, rows_head *h);
@@ -42,7 +43,7 @@ typedef void rows_codes_fn(const rows_at *at, int b, __m256i w[8]);
 typedef struct {
     fr_type type;
     fr_layout layout;
-    int unit;       /* rows that stand together: 1, 4 or 8 */
+    int unit;       /* rows that stand together: 1, 4, 8 or 16 */
     int weights;    /* of a block: 32 or 256 */
     size_t bytes;   /* of a block of a unit */
     size_t meta;    /* of the header of a unit */
@@ -51,6 +52,12 @@ typedef struct {
     bool is_signed; /* codes; others are below 128 */
     bool min;
 } rows_form;
+
+/* Units that eight rows are of. */
+CPU_INLINE int rows_units(const rows_form *f)
+{
+    return f->unit < ROWS ? ROWS / f->unit : 1;
+}
 
 /* ---- sums of products
  * ------------------------------------------------------------------------------------- */
@@ -167,14 +174,19 @@ CPU_INLINE __m256i rows_min_pair(const rows_head *h, int b, const rows_form *f)
 
 CPU_INLINE void rows_next(rows_at *at, const rows_form *f)
 {
-    for (int u = 0; u < ROWS / f->unit; u++)
+    for (int u = 0; u < rows_units(f); u++)
         at->p[u] += f->bytes;
 }
 
 /* Asks for the block at the same place of the next eight rows. */
 CPU_INLINE void rows_prefetch(const rows_at *at, const rows_form *f, size_t row_bytes)
 {
-    for (int u = 0; u < ROWS / f->unit; u++)
+    if (f->unit > ROWS) { /* half now, half with the other rows of the unit */
+        const size_t part = f->bytes / 2;
+        avx2_prefetch(at->p[0] + (size_t)f->unit * row_bytes + (size_t)at->half * part, part);
+        return;
+    }
+    for (int u = 0; u < rows_units(f); u++)
         avx2_prefetch(at->p[u] + ROWS * row_bytes, f->bytes);
 }
 
@@ -195,8 +207,8 @@ CPU_INLINE void rows_tile_32(const cpu_dot_args *a, rows_at at, const int n, con
         for (int t = 0; t < n; t++) {
             const fr_act_q8_32 *x = (const fr_act_q8_32 *)a->x[t] + i;
             __m256i sum = rows_sum(base.start[0], w, rows_x(x->q, f, room), 8, f);
-            __m256 scale = _mm256_mul_ps(h.d, _mm256_set1_ps(x->d));
-            acc[t] = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(sum), acc[t]);
+            __m256 scaled = _mm256_mul_ps(h.d, _mm256_cvtepi32_ps(sum));
+            acc[t] = _mm256_fmadd_ps(scaled, _mm256_set1_ps(x->d), acc[t]);
             if (f->min)
                 acc[t] = _mm256_fmadd_ps(h.m, _mm256_set1_ps(x->s), acc[t]);
         }
@@ -263,8 +275,9 @@ CPU_INLINE void rows_tile_256(const cpu_dot_args *a, rows_at at, const int n, co
 CPU_INLINE rows_at rows_find(const cpu_dot_args *a, int64_t r0, const rows_form *f)
 {
     rows_at at;
+    at.half = (int)(r0 % f->unit) / ROWS;
     size_t unit_bytes = (size_t)f->unit * fr_row_bytes(f->type, f->layout, a->cols);
-    for (int u = 0; u < ROWS / f->unit; u++) {
+    for (int u = 0; u < rows_units(f); u++) {
         int64_t row = r0 + u * f->unit;
         int64_t unit = (row < a->row_to ? row : r0) / f->unit;
         at.meta[u] = (const uint8_t *)a->base + (size_t)unit * unit_bytes;
@@ -307,18 +320,20 @@ CPU_INLINE void rows_eight(const cpu_dot_args *a, int64_t r0, const int n, const
 }
 
 #ifdef __AVX512VNNI__
-#include "cpu/x86/rows_wide.inc"
+#include "cpu/x86/gemm.inc"
 #endif
 
 CPU_INLINE void rows_dot(const cpu_dot_args *a, const rows_form *f, rows_head_fn *head,
                          rows_codes_fn *codes)
 {
-    int64_t r = a->row_from / f->unit * f->unit;
 #ifdef __AVX512VNNI__
-    for (; a->n_tokens >= ROWS_WIDE_TOKENS && r + ROWS < a->row_to; r += 2 * ROWS)
-        rows_sixteen(a, r, f, head, codes);
+    if (a->n_tokens >= GEMM_MIN_TOKENS) {
+        gemm_dot(a, f, head, codes);
+        return;
+    }
 #endif
-    for (; r < a->row_to; r += ROWS) {
+    const int step = f->unit < ROWS ? f->unit : ROWS;
+    for (int64_t r = a->row_from / step * step; r < a->row_to; r += ROWS) {
         if (a->n_tokens == 1)
             rows_eight(a, r, 1, f, head, codes);
         else

@@ -1,0 +1,271 @@
+/* The micro-kernels of gemm.inc: 32 rows (or 16) times up to six tokens in registers. Each
+ * four activations are broadcast once and meet both registers of rows; each register of codes meets
+ * all tokens. Twelve sums in flight hide the latency of the instruction. */
+#include "cpu/x86/avx512.h"
+#include "cpu/x86/rows_avx2.h"
+
+/* Activations of up to six tokens, 256 columns of each. */
+typedef struct {
+    _Alignas(64) uint8_t q[GEMM_TOKENS][GEMM_COLS]; /* + 128 */
+    float d[GEMM_TOKENS][8], s[GEMM_TOKENS][8];
+    int32_t sums[GEMM_TOKENS][8]; /* two int16 each: of neighbouring scales */
+} gemm_x;
+
+#define EACH_SIXTEEN _Pragma("GCC unroll 2") for (int r = 0; r < nr; r++)
+#define EACH_TOKEN   _Pragma("GCC unroll 6") for (int t = 0; t < nt; t++)
+
+/* ---- activations
+ * ------------------------------------------------------------------------------------ */
+
+CPU_INLINE void shift_bytes(uint8_t *dst, const int8_t *q, int n)
+{
+    const __m256i top = _mm256_set1_epi8(-128);
+    for (int i = 0; i < n; i += 32)
+        _mm256_store_si256((__m256i *)(void *)(dst + i), _mm256_xor_si256(avx2_load(q + i), top));
+}
+
+static void take_32(const cpu_dot_args *a, int64_t chunk, int n_blocks, int t0, int nt, gemm_x *x)
+{
+    for (int t = 0; t < nt; t++) {
+        const fr_act_q8_32 *from = (const fr_act_q8_32 *)a->x[t0 + t] + 8 * chunk;
+        for (int b = 0; b < n_blocks; b++) {
+            shift_bytes(x->q[t] + 32 * b, from[b].q, 32);
+            x->d[t][b] = from[b].d;
+            x->s[t][b] = from[b].s;
+        }
+    }
+}
+
+/* Neighbouring sums of 32 columns in pairs, from those of 16. */
+CPU_INLINE void pair_sums(int32_t *dst, const int16_t *sums)
+{
+    __m256i wide = _mm256_madd_epi16(avx2_load(sums), _mm256_set1_epi16(1));
+    _mm_storeu_si128((__m128i *)(void *)dst, _mm256_cvtepi32_epi16(wide));
+}
+
+static void take_256(const cpu_dot_args *a, const rows_form *f, int64_t chunk, int t0, int nt,
+                     gemm_x *x)
+{
+    for (int t = 0; t < nt; t++) {
+        const fr_act_q8_256 *from = (const fr_act_q8_256 *)a->x[t0 + t] + chunk;
+        shift_bytes(x->q[t], from->q, GEMM_COLS);
+        x->d[t][0] = from->d;
+        if (f->min && f->scale_cols == 32)
+            pair_sums(x->sums[t], from->sums);
+        else if (f->min)
+            memcpy(x->sums[t], from->sums, sizeof x->sums[t]);
+    }
+}
+
+/* ---- sums of one scale
+ * ------------------------------------------------------------------------------ */
+
+/* A load that stays one: the same register copied to all sums would cost multiplying time. */
+CPU_INLINE __m512i load_start(const int32_t *p)
+{
+    __m512i v;
+    __asm__("vmovdqa64 %1, %0" : "=v"(v) : "m"(*(const __m512i *)(const void *)p));
+    return v;
+}
+
+CPU_INLINE __m512i four_columns(const uint8_t *x)
+{
+    int32_t four;
+    memcpy(&four, x, sizeof four);
+    __m512i fours = _mm512_set1_epi32(four);
+    __asm__("" : "+v"(fours)); /* broadcast once, not by each of its two uses */
+    return fours;
+}
+
+/* Scale i, of n quads of columns. */
+CPU_INLINE void sums_of_scale(const gemm_strip *s, const gemm_x *x, int i, const int n,
+                              const int nr, const int nt, __m512i sum[2][GEMM_TOKENS])
+{
+    EACH_SIXTEEN
+    EACH_TOKEN sum[r][t] = load_start(s->start[i] + 16 * r);
+    _Pragma("GCC unroll 8") for (int q = 0; q < n; q++)
+    {
+        __m512i w[2];
+        EACH_SIXTEEN w[r] = _mm512_load_si512(s->codes[n * i + q][16 * r]);
+        EACH_TOKEN
+        {
+            __m512i fours = four_columns(x->q[t] + 4 * (n * i + q));
+            EACH_SIXTEEN sum[r][t] = _mm512_dpbusd_epi32(sum[r][t], fours, w[r]);
+        }
+    }
+}
+
+/* ---- blocks of 32
+ * -------------------------------------------------------------------------------- */
+
+CPU_INLINE void multiply_32(const gemm_strip *s, const gemm_x *x, int n_blocks, const bool min,
+                            const int nr, const int nt, float (*acc)[GEMM_ROWS])
+{
+    __m512 y[2][GEMM_TOKENS];
+    EACH_SIXTEEN
+    EACH_TOKEN y[r][t] = _mm512_load_ps(acc[t] + 16 * r);
+    _Pragma("GCC unroll 1") for (int b = 0; b < n_blocks; b++)
+    {
+        __m512i sum[2][GEMM_TOKENS];
+        sums_of_scale(s, x, b, 8, nr, nt, sum);
+        EACH_SIXTEEN
+        {
+            __m512 d = _mm512_load_ps(s->scale[b] + 16 * r);
+            __m512 offset = _mm512_load_ps(s->offset[b] + 16 * r);
+            EACH_TOKEN
+            {
+                __m512 v = _mm512_fmsub_ps(d, _mm512_castsi512_ps(sum[r][t]), offset);
+                y[r][t] = _mm512_fmadd_ps(v, _mm512_set1_ps(x->d[t][b]), y[r][t]);
+                if (min)
+                    y[r][t] = _mm512_fmadd_ps(_mm512_load_ps(s->m[b] + 16 * r),
+                                              _mm512_set1_ps(x->s[t][b]), y[r][t]);
+            }
+        }
+    }
+    EACH_SIXTEEN
+    EACH_TOKEN _mm512_store_ps(acc[t] + 16 * r, y[r][t]);
+}
+
+/* ---- blocks of 256
+ * ------------------------------------------------------------------------------- */
+
+/* y -= m * x.d * (the minima times the sums of activations) */
+CPU_INLINE __m512 take_minima_off(const gemm_strip *s, const int32_t *sums, const int n_pairs,
+                                  int r, __m512 x_d, __m512 y)
+{
+    __m512i min = _mm512_setzero_si512();
+    for (int i = 0; i < n_pairs; i++)
+        min = _mm512_dpwssd_epi32(min, _mm512_load_si512(s->min[i][16 * r]),
+                                  _mm512_set1_epi32(sums[i]));
+    __m512 m = _mm512_mul_ps(_mm512_load_ps(s->m[0] + 16 * r), x_d);
+    return _mm512_fnmadd_ps(m, _mm512_cvtepi32_ps(min), y);
+}
+
+CPU_INLINE void multiply_256(const gemm_strip *s, const gemm_x *x, const int scale_cols,
+                             const bool min, const int nr, const int nt, float (*acc)[GEMM_ROWS])
+{
+    __m512 part[2][GEMM_TOKENS];
+    EACH_SIXTEEN
+    EACH_TOKEN part[r][t] = _mm512_setzero_ps();
+    _Pragma("GCC unroll 1") for (int i = 0; i < GEMM_COLS / scale_cols; i++)
+    {
+        __m512i sum[2][GEMM_TOKENS];
+        sums_of_scale(s, x, i, scale_cols / 4, nr, nt, sum);
+        EACH_SIXTEEN
+        {
+            __m512 scale = _mm512_load_ps(s->scale[i] + 16 * r);
+            EACH_TOKEN part[r][t] =
+                _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(sum[r][t]), part[r][t]);
+        }
+    }
+    EACH_TOKEN
+    {
+        __m512 x_d = _mm512_set1_ps(x->d[t][0]);
+        EACH_SIXTEEN
+        {
+            __m512 d = _mm512_mul_ps(_mm512_load_ps(s->d + 16 * r), x_d);
+            __m512 y = _mm512_fmadd_ps(d, part[r][t], _mm512_load_ps(acc[t] + 16 * r));
+            if (min)
+                y = take_minima_off(s, x->sums[t], 128 / scale_cols, r, x_d, y);
+            _mm512_store_ps(acc[t] + 16 * r, y);
+        }
+    }
+}
+
+/* ---- one function for each number of tokens and registers of rows
+ * -------------------------------- */
+
+typedef void multiply_fn(const gemm_strip *s, const gemm_x *x, int n_blocks,
+                         float (*acc)[GEMM_ROWS]);
+
+#define MULTIPLY(NAME, NR, NT, CALL)                                                               \
+    static void NAME##_##NR##_##NT(const gemm_strip *s, const gemm_x *x, int n_blocks,             \
+                                   float(*acc)[GEMM_ROWS])                                         \
+    {                                                                                              \
+        enum { nr = NR, nt = NT };                                                                 \
+        (void)n_blocks;                                                                            \
+        CALL;                                                                                      \
+    }
+#define SHAPES(NAME, CALL)                                                                         \
+    MULTIPLY(NAME, 1, 1, CALL)                                                                     \
+    MULTIPLY(NAME, 1, 2, CALL)                                                                     \
+    MULTIPLY(NAME, 1, 3, CALL)                                                                     \
+    MULTIPLY(NAME, 1, 4, CALL)                                                                     \
+    MULTIPLY(NAME, 1, 5, CALL)                                                                     \
+    MULTIPLY(NAME, 1, 6, CALL)                                                                     \
+    MULTIPLY(NAME, 2, 1, CALL)                                                                     \
+    MULTIPLY(NAME, 2, 2, CALL)                                                                     \
+    MULTIPLY(NAME, 2, 3, CALL)                                                                     \
+    MULTIPLY(NAME, 2, 4, CALL)                                                                     \
+    MULTIPLY(NAME, 2, 5, CALL)                                                                     \
+    MULTIPLY(NAME, 2, 6, CALL)
+
+#define ROW(NAME, NR)                                                                              \
+    {                                                                                              \
+        NAME##_##NR##_1, NAME##_##NR##_2, NAME##_##NR##_3, NAME##_##NR##_4, NAME##_##NR##_5,       \
+            NAME##_##NR##_6                                                                        \
+    }
+#define TABLE(NAME)                                                                                \
+    {                                                                                              \
+        ROW(NAME, 1), ROW(NAME, 2)                                                                 \
+    }
+
+SHAPES(of_32, multiply_32(s, x, n_blocks, false, nr, nt, acc))
+SHAPES(of_32_min, multiply_32(s, x, n_blocks, true, nr, nt, acc))
+SHAPES(of_256_by_16, multiply_256(s, x, 16, false, nr, nt, acc))
+SHAPES(of_256_by_16_min, multiply_256(s, x, 16, true, nr, nt, acc))
+SHAPES(of_256_by_32, multiply_256(s, x, 32, false, nr, nt, acc))
+SHAPES(of_256_by_32_min, multiply_256(s, x, 32, true, nr, nt, acc))
+
+typedef multiply_fn *multiply_table[2][GEMM_TOKENS]; /* [registers of rows - 1][tokens - 1] */
+
+static const multiply_table tables_32[2] = {TABLE(of_32), TABLE(of_32_min)}; /* [min] */
+static const multiply_table tables_256[2][2] = {{TABLE(of_256_by_16), TABLE(of_256_by_16_min)},
+                                                {TABLE(of_256_by_32), TABLE(of_256_by_32_min)}};
+
+/* ---- all tokens of a call
+ * --------------------------------------------------------------------------- */
+
+void gemm_add_chunk(const cpu_dot_args *a, const rows_form *f, int64_t chunk, int n_blocks,
+                    int n_sixteens, gemm_room *room)
+{
+    gemm_x x;
+    const multiply_table *table =
+        f->weights == 32 ? &tables_32[f->min] : &tables_256[f->scale_cols == 32][f->min];
+    /* tiles of tokens as even as possible: a small one would leave the multipliers waiting */
+    int n_tiles = (a->n_tokens + GEMM_TOKENS - 1) / GEMM_TOKENS;
+    for (int i = 0, t = 0; i < n_tiles; i++) {
+        int nt = (a->n_tokens - t + n_tiles - i - 1) / (n_tiles - i);
+        if (f->weights == 32)
+            take_32(a, chunk, n_blocks, t, nt, &x);
+        else
+            take_256(a, f, chunk, t, nt, &x);
+        for (int j = 0; j < n_sixteens; j += 2) {
+            int nr = n_sixteens - j < 2 ? 1 : 2;
+            (*table)[nr - 1][nt - 1](&room->strip[j / 2], &x, n_blocks, room->acc[j / 2] + t);
+        }
+        t += nt;
+    }
+}
+
+void gemm_clear(const cpu_dot_args *a, int n_sixteens, gemm_room *room)
+{
+    for (int j = 0; j < n_sixteens; j++) {
+        for (int t = 0; t < a->n_tokens; t++)
+            _mm512_store_ps(room->acc[j / 2][t] + j % 2 * 16, _mm512_setzero_ps());
+    }
+}
+
+void gemm_store(const cpu_dot_args *a, int64_t r0, int n_sixteens, const gemm_room *room)
+{
+    for (int t = 0; t < a->n_tokens; t++) {
+        for (int j = 0; j < n_sixteens; j++) {
+            const float *from = room->acc[j / 2][t] + j % 2 * 16;
+            int64_t r = r0 + 16 * j;
+            if (r >= a->row_from && r + 16 <= a->row_to)
+                _mm512_storeu_ps(a->y[t] + (r - a->row_from), _mm512_load_ps(from));
+            else
+                rows_store(a, r, t, from, 16);
+        }
+    }
+}
