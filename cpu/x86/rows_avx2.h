@@ -17,6 +17,13 @@
 
 #define ROWS 8
 
+/* cpu_kernel.many_rows. */
+#ifdef __AVX512VNNI__
+#define ROWS_MANY 64
+#else
+#define ROWS_MANY 0
+#endif
+
 /* Before the loop over sub-blocks: a file whose unpacking shifts by their number unrolls it. */
 #ifndef ROWS_UNROLL
 #define ROWS_UNROLL
@@ -274,8 +281,7 @@ CPU_INLINE void rows_tile_256(const cpu_dot_args *a, rows_at at, const int n, co
 /* Where the eight rows from r0 on start; units that begin at row `to` or later repeat the first. */
 CPU_INLINE rows_at rows_find(const cpu_dot_args *a, int64_t r0, const rows_form *f)
 {
-    rows_at at;
-    at.half = (int)(r0 % f->unit) / ROWS;
+    rows_at at = {.half = (int)(r0 % f->unit) / ROWS};
     size_t unit_bytes = (size_t)f->unit * fr_row_bytes(f->type, f->layout, a->cols);
     for (int u = 0; u < rows_units(f); u++) {
         int64_t row = r0 + u * f->unit;

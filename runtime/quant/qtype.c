@@ -205,6 +205,8 @@ fr_layout fr_layout_in_memory(fr_type type, int64_t rows, int64_t cols)
     bool is_float = t->weights == 1; /* wide enough as they stand */
     if (is_float)
         return FR_LAYOUT_PLAIN;
+    if (fr_type_check(type, FR_LAYOUT_NATIVE, rows, cols, NULL) == FR_OK)
+        return FR_LAYOUT_NATIVE;
     bool fits = fr_type_check(type, FR_LAYOUT_INTERLEAVED, rows, cols, NULL) == FR_OK;
     return fits ? FR_LAYOUT_INTERLEAVED : FR_LAYOUT_PLAIN;
 }

@@ -79,8 +79,8 @@ int fr_layout_rows(fr_type type, fr_layout layout);
 fr_status fr_type_check(fr_type type, fr_layout layout, int64_t rows, int64_t cols, fr_err *err);
 
 /* The layout that kernels read fastest of those in which a matrix of rows x cols can stand: what a
- * plain matrix is repacked to when it is loaded. PLAIN where rows or cols do not fit a group. Does
- * not depend on the machine. */
+ * plain matrix is repacked to when it is loaded: NATIVE, or else INTERLEAVED, or, where rows or
+ * cols fit no group, PLAIN. Does not depend on the machine. */
 fr_layout fr_layout_in_memory(fr_type type, int64_t rows, int64_t cols);
 
 /* Reference decode of row i_row of a matrix at `base` (the first byte of row 0; interleaved: of

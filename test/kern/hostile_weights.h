@@ -112,7 +112,7 @@ static void fill_blocks(const scale_map *map, w_pattern pattern, size_t n_blocks
 static bool fill_until_sane(fr_type type, fr_layout layout, int64_t rows, int64_t cols,
                             uint8_t *dst)
 {
-    int64_t group = layout == FR_LAYOUT_INTERLEAVED ? fr_type_get(type)->group : 1;
+    int64_t group = fr_layout_rows(type, layout);
     size_t group_bytes = (size_t)group * fr_row_bytes(type, layout, cols);
     float *out = test_calloc((size_t)cols, sizeof *out);
     bool sane = true;

@@ -134,7 +134,7 @@ static void run_kernel(const dot_case *c, const cpu_kernel *k, int64_t from, int
 static void plain_row(const dot_case *c, int64_t row, uint8_t *out)
 {
     fr_err err = {0};
-    int64_t group = fr_type_get(c->type)->group;
+    int64_t group = fr_layout_rows(c->type, c->layout);
     size_t row_bytes = fr_row_bytes(c->type, FR_LAYOUT_PLAIN, c->cols);
     if (c->layout == FR_LAYOUT_PLAIN) {
         memcpy(out, (uint8_t *)c->w.p + (size_t)row * row_bytes, row_bytes);
@@ -341,7 +341,7 @@ static void check_slot(fr_type type, fr_layout layout)
 {
     static const int float_cols[] = {1, 2, 3, 7, 8, 9, 31, 64, 250, 256, 257, 520, 1031};
     const fr_type_info *info = fr_type_get(type);
-    int group = layout == FR_LAYOUT_INTERLEAVED ? info->group : 1;
+    int group = fr_layout_rows(type, layout);
     int block = info->weights > 1 ? info->weights : 2 * 16;
     bool own = is_float_type(type) || scale_map_of(type) != NULL;
     for (int wp = 0; wp < N_W; wp++) {
@@ -366,7 +366,7 @@ static void test_dot_products(void **state)
     (void)state;
     for (int type = 0; type < FR_TYPE_COUNT; type++) {
         for (int layout = 0; layout < FR_LAYOUT_COUNT; layout++) {
-            bool exists = layout == FR_LAYOUT_PLAIN || fr_type_get((fr_type)type)->group > 0;
+            bool exists = fr_layout_rows((fr_type)type, (fr_layout)layout) > 0;
             if (exists)
                 check_slot((fr_type)type, (fr_layout)layout);
             for (int isa = 0; isa <= (int)best; isa++) /* tiers share prepared activations */

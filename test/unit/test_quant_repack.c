@@ -1,4 +1,4 @@
-/* Both layouts of every type on random bytes: repacking is lossless both ways, and the weights
+/* All layouts of every type on random bytes: repacking is lossless both ways, and the weights
  * stay. */
 #include "testing.h"
 
@@ -33,14 +33,14 @@ static void expect_same(const char *what, const char *name, int64_t rows, int64_
         fail_msg("%s: %s differ at %d x %d", name, what, (int)rows, (int)cols);
 }
 
-static void expect_same_weights(fr_type type, int64_t rows, int64_t cols, const uint8_t *plain,
-                                const uint8_t *il)
+static void expect_same_weights(fr_type type, fr_layout layout, int64_t rows, int64_t cols,
+                                const uint8_t *plain, const uint8_t *other)
 {
     float *a = malloc((size_t)cols * sizeof *a), *b = malloc((size_t)cols * sizeof *b);
     assert_true(a && b);
     for (int64_t r = 0; r < rows; r++) {
         fr_decode_row(type, FR_LAYOUT_PLAIN, plain, r, cols, a);
-        fr_decode_row(type, FR_LAYOUT_INTERLEAVED, il, r, cols, b);
+        fr_decode_row(type, layout, other, r, cols, b);
         for (int64_t e = 0; e < cols; e++)
             if (a[e] == a[e] || b[e] == b[e]) /* random scales can be NaN */
                 assert_memory_equal(&a[e], &b[e], sizeof *a);
@@ -49,25 +49,26 @@ static void expect_same_weights(fr_type type, int64_t rows, int64_t cols, const 
     free(b);
 }
 
-static void check_round_trips(fr_type type, int64_t rows, int64_t cols, uint64_t *seed)
+static void check_round_trips(fr_type type, fr_layout il, int64_t rows, int64_t cols,
+                              uint64_t *seed)
 {
-    const fr_layout plain = FR_LAYOUT_PLAIN, il = FR_LAYOUT_INTERLEAVED;
+    const fr_layout plain = FR_LAYOUT_PLAIN;
     const char *name = fr_type_get(type)->name;
     uint8_t *a = new_matrix(type, il, rows, cols, seed);
     uint8_t *b = repacked(type, il, plain, rows, cols, a);
     uint8_t *c = repacked(type, plain, il, rows, cols, b);
-    expect_same("il -> plain -> il bytes", name, rows, cols, a, c,
+    expect_same("grouped -> plain -> grouped bytes", name, rows, cols, a, c,
                 (size_t)rows * fr_row_bytes(type, il, cols));
-    expect_same_weights(type, rows, cols, b, a);
+    expect_same_weights(type, il, rows, cols, b, a);
 
     uint8_t *d = new_matrix(type, plain, rows, cols, seed);
     if (type == FR_TYPE_Q8_KV) /* its row header holds a sum, which random bytes do not */
         memcpy(d, b, (size_t)rows * fr_row_bytes(type, plain, cols));
     uint8_t *e = repacked(type, plain, il, rows, cols, d);
     uint8_t *f = repacked(type, il, plain, rows, cols, e);
-    expect_same("plain -> il -> plain bytes", name, rows, cols, d, f,
+    expect_same("plain -> grouped -> plain bytes", name, rows, cols, d, f,
                 (size_t)rows * fr_row_bytes(type, plain, cols));
-    expect_same_weights(type, rows, cols, d, e);
+    expect_same_weights(type, il, rows, cols, d, e);
     uint8_t *all[] = {a, b, c, d, e, f};
     for (int i = 0; i < 6; i++)
         free(all[i]);
@@ -79,14 +80,52 @@ static void round_trips(void **state)
     uint64_t seed = 20240607;
     for (int t = 0; t < FR_TYPE_COUNT; t++) {
         const fr_type_info *info = fr_type_get((fr_type)t);
-        if (info->il_only || info->group == 0)
+        if (info->il_only)
             continue;
         static const int blocks[] = {1, 2, 3, 7, 17, 33};
-        for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
-            for (int groups = 1; groups <= 3; groups += 2)
-                check_round_trips((fr_type)t, info->group * groups, info->il_weights * blocks[i],
-                                  &seed);
+        for (int l = FR_LAYOUT_INTERLEAVED; l < FR_LAYOUT_COUNT; l++) {
+            int group = fr_layout_rows((fr_type)t, (fr_layout)l);
+            for (size_t i = 0; i < sizeof blocks / sizeof *blocks && group > 0; i++)
+                for (int groups = 1; groups <= 3; groups += 2)
+                    check_round_trips((fr_type)t, (fr_layout)l, group * groups,
+                                      info->il_weights * blocks[i], &seed);
+        }
     }
+}
+
+static void between_grouped_layouts(void **state)
+{
+    (void)state;
+    const fr_layout il = FR_LAYOUT_INTERLEAVED, native = FR_LAYOUT_NATIVE;
+    uint64_t seed = 77;
+    for (int t = 0; t < FR_TYPE_COUNT; t++) {
+        const fr_type_info *info = fr_type_get((fr_type)t);
+        if (info->native_group == 0)
+            continue;
+        assert_true(info->group > 0 && info->native_group % info->group == 0);
+        int64_t rows = info->native_group * 3, cols = info->weights * 3;
+        uint8_t *a = new_matrix((fr_type)t, native, rows, cols, &seed);
+        uint8_t *b = repacked((fr_type)t, native, il, rows, cols, a);
+        uint8_t *c = repacked((fr_type)t, il, native, rows, cols, b);
+        uint8_t *d = repacked((fr_type)t, native, FR_LAYOUT_PLAIN, rows, cols, a);
+        uint8_t *e = repacked((fr_type)t, il, FR_LAYOUT_PLAIN, rows, cols, b);
+        size_t n = (size_t)rows * fr_row_bytes((fr_type)t, native, cols);
+        expect_same("native -> il -> native bytes", info->name, rows, cols, a, c, n);
+        expect_same("plain rows of both", info->name, rows, cols, d, e, n);
+        uint8_t *all[] = {a, b, c, d, e};
+        for (int i = 0; i < 5; i++)
+            free(all[i]);
+    }
+}
+
+static void what_a_matrix_becomes_in_memory(void **state)
+{
+    (void)state;
+    assert_int_equal(fr_layout_in_memory(FR_TYPE_IQ3_XXS, 32, 512), FR_LAYOUT_NATIVE);
+    assert_int_equal(fr_layout_in_memory(FR_TYPE_IQ3_XXS, 20, 512), FR_LAYOUT_INTERLEAVED);
+    assert_int_equal(fr_layout_in_memory(FR_TYPE_IQ3_XXS, 18, 512), FR_LAYOUT_PLAIN);
+    assert_int_equal(fr_layout_in_memory(FR_TYPE_F16, 32, 512), FR_LAYOUT_PLAIN);
+    assert_string_equal(fr_type_name(FR_TYPE_IQ3_XXS, FR_LAYOUT_NATIVE), "iq3_xxs_native");
 }
 
 static void q8_kv_gets_its_sum_back(void **state)
@@ -127,7 +166,7 @@ static void same_layout_is_a_copy(void **state)
 {
     (void)state;
     uint64_t seed = 9;
-    for (int l = 0; l < 2; l++) {
+    for (int l = 0; l < FR_LAYOUT_NATIVE; l++) {
         uint8_t *a = new_matrix(FR_TYPE_IQ5_KS, (fr_layout)l, 4, 512, &seed);
         uint8_t *b = repacked(FR_TYPE_IQ5_KS, (fr_layout)l, (fr_layout)l, 4, 512, a);
         assert_memory_equal(a, b, 4 * fr_row_bytes(FR_TYPE_IQ5_KS, (fr_layout)l, 512));
@@ -165,7 +204,9 @@ static void single_weights_agree(void **state)
 #define X(ID, T, WEIGHTS, BYTES, ACT, GGUF, META, GROUP, ...)                                      \
     CHECK(T, plain, 0)                                                                             \
     for (int k = 0; k < GROUP; k++)                                                                \
-    CHECK(T, il, k)
+        CHECK(T, il, k)                                                                            \
+    for (int k = 0; k < (int)fr_##T##_native_rows; k++)                                            \
+    CHECK(T, native, k)
 #include "quant/types.def"
 #undef X
 #undef CHECK
@@ -175,6 +216,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(round_trips),
+        cmocka_unit_test(between_grouped_layouts),
+        cmocka_unit_test(what_a_matrix_becomes_in_memory),
         cmocka_unit_test(q8_kv_gets_its_sum_back),
         cmocka_unit_test(impossible_repacking_is_refused),
         cmocka_unit_test(same_layout_is_a_copy),

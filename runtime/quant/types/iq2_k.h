@@ -11,6 +11,11 @@
  *     8         x
  *     16        nibbles of sc, split
  *     48        codes, T4
+ *   native: 16 rows, 1216 bytes
+ *     0         d of the rows
+ *     32        x
+ *     64        sc
+ *     192       codes, T16
  */
 #ifndef FR_QUANT_TYPES_IQ2_K_H
 #define FR_QUANT_TYPES_IQ2_K_H
@@ -32,6 +37,11 @@
     P(x, 8 + 4 * (s % 2) + k, s / 2, 1, 0)                                                         \
     FR_SPLIT_NIBBLES(P, sc, 16, 4)                                                                 \
     FR_T4(P, q, 48, 0)
+#define FR_T_NATIVE(P, M, X)                                                                       \
+    P(d, 2 * k, 0, 16, 0)                                                                          \
+    FR_ROW_BITS_16(P, x, 32)                                                                       \
+    FR_SCALE_LANES_16(P, sc, 64)                                                                   \
+    FR_T16(P, q, 192)
 #define FR_T_VALUE(F)                                                                              \
     fr_val_f16(F(d, 0)) * (F(sc, e / 16) - 8) *                                                    \
         FR_TABLE_AT(fr_iq2nl_values)[F(q, e) + 4 * F(x, e / 16)]

@@ -9,6 +9,10 @@
  *     0         d of the rows
  *     8         signs and sc, as iq2_xxs_r4
  *     136       indices, 8 a row
+ *   native: 16 rows, 1568 bytes
+ *     0         d of the rows
+ *     32        signs and sc
+ *     544       indices
  */
 #ifndef FR_QUANT_TYPES_IQ3_XXS_H
 #define FR_QUANT_TYPES_IQ3_XXS_H
@@ -30,6 +34,10 @@
     X(s7, 8 + 16 * (t / 4) + 4 * k + t % 4, 1, 7, 0, fr_code_running_xor)                          \
     FR_SCALE_BITS_R4(P, sc, 8)                                                                     \
     P(g, 136 + 32 * (t / 8) + 8 * k + t % 8, 0, 8, 0)
+#define FR_T_NATIVE(P, M, X)                                                                       \
+    P(d, 2 * k, 0, 16, 0)                                                                          \
+    FR_SIGNS_7_16(P, X, s7, sc, 32)                                                                \
+    P(g, FR_GROUPS_4(544), 0, 8, 0)
 #define FR_T_VALUE(F)                                                                              \
     fr_val_f16(F(d, 0)) * (0.5f + F(sc, e / 32)) * 0.5f *                                          \
         fr_grid_u8(FR_TABLE_AT(fr_iq3xxs_grid)[F(g, e / 4)], e % 4) *                              \

@@ -13,6 +13,11 @@
  *     16        high bits of sc, split
  *     32        nibbles of sc, split
  *     64        nibbles, N4
+ *   native: 16 rows, 2304 bytes
+ *     0         d of the rows
+ *     32        x
+ *     64        sc
+ *     256       nibbles, N16
  */
 #ifndef FR_QUANT_TYPES_IQ4_K_H
 #define FR_QUANT_TYPES_IQ4_K_H
@@ -36,6 +41,11 @@
     FR_SPLIT_NIBBLES(P, sc, 32, 4)                                                                 \
     FR_SPLIT_HIGH_2(P, sc, 16, 4)                                                                  \
     FR_N4(P, q, 64, 0)
+#define FR_T_NATIVE(P, M, X)                                                                       \
+    P(d, 2 * k, 0, 16, 0)                                                                          \
+    FR_ROW_BITS_16(P, x, 32)                                                                       \
+    FR_SCALES_6X16(P, sc, 64)                                                                      \
+    FR_N16(P, q, 256)
 #define FR_T_VALUE(F)                                                                              \
     fr_val_f16(F(d, 0)) * (F(sc, e / 16) - 32) *                                                   \
         FR_TABLE_AT(fr_iq4k_values)[F(q, e) + 16 * F(x, e / 16)]

@@ -11,6 +11,11 @@
  *     16        high bits of sc, mn
  *     32        their nibbles (sc low, mn high)
  *     64        nibbles, N4
+ *   native: 16 rows, 2304 bytes
+ *     0         d of the rows
+ *     32        m
+ *     64        sc, mn
+ *     256       nibbles, N16
  */
 #ifndef FR_QUANT_TYPES_Q4_K_H
 #define FR_QUANT_TYPES_Q4_K_H
@@ -46,6 +51,11 @@ FR_BLOCK_SIZE(fr_block_q4_K_r4, 576);
     P(m, 8 + 2 * k, 0, 16, 0)                                                                      \
     FR_SCALES_6X8_R4(P, sc, mn, 16)                                                                \
     FR_N4(P, q, 64, 0)
+#define FR_T_NATIVE(P, M, X)                                                                       \
+    P(d, 2 * k, 0, 16, 0)                                                                          \
+    P(m, 32 + 2 * k, 0, 16, 0)                                                                     \
+    FR_SCALES_6X8_16(P, sc, mn, 64)                                                                \
+    FR_N16(P, q, 256)
 #define FR_T_VALUE(F)                                                                              \
     fr_val_f16(F(d, 0)) * F(sc, e / 32) * F(q, e) - fr_val_f16(F(m, 0)) * F(mn, e / 32)
 #include "quant/type_code.inc"

@@ -10,6 +10,11 @@
  *     8         sc
  *     72        two high bits, from bit 0: weights 16h + i + 0, 8, 4, 12
  *     328       nibbles, N4
+ *   native: 16 rows, 3360 bytes
+ *     0         d of the rows
+ *     32        sc, 16 bytes a scale
+ *     288       two high bits: byte 64h + 4k + i has weights 16h + i + 8, 12, 0, 4 of 32
+ *     1312      nibbles, N16
  */
 #ifndef FR_QUANT_TYPES_Q6_K_H
 #define FR_QUANT_TYPES_Q6_K_H
@@ -44,6 +49,11 @@ FR_BLOCK_SIZE(fr_block_q6_K_r4, 840);
     P(sc, 8 + 4 * s + k, 0, 8, 0)                                                                  \
     FR_N4(P, q, 328, 0)                                                                            \
     P(q, 72 + 32 * b + 16 * h + 4 * k + i, 2 * (2 * (j % 2) + j / 2), 2, 4)
+#define FR_T_NATIVE(P, M, X)                                                                       \
+    P(d, 2 * k, 0, 16, 0)                                                                          \
+    P(sc, 32 + 16 * s + k, 0, 8, 0)                                                                \
+    P(q, 288 + 128 * b + 64 * h + 4 * k + i, 2 * ((j + 2) % 4), 2, 4)                              \
+    FR_N16(P, q, 1312)
 #define FR_T_VALUE(F) fr_val_f16(F(d, 0)) * fr_val_i8(F(sc, e / 16)) * (F(q, e) - 32)
 #include "quant/type_code.inc"
 

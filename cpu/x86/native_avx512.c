@@ -1,0 +1,37 @@
+/* The native layout by AVX-512 VNNI and VBMI. */
+#include "cpu/x86/native_codes_avx512.h"
+#include "cpu/x86/native_rows.inc"
+
+/* X(NAME, TYPE, bytes of sixteen rows' block, their headers, columns of a scale, offset, step,
+ * bits at, columns by 8, minima) */
+#define NATIVE_ALL(X)                                                                              \
+    X(q4_K, Q4_K, 2304, 0, 32, 0, 0, 0, false, true)                                               \
+    X(q6_K, Q6_K, 3360, 0, 16, 32, 0, 0, false, false)                                             \
+    X(iq4_k, IQ4_K, 2304, 0, 16, 128, 4, 32, false, false)                                         \
+    X(iq2_k, IQ2_K, 1216, 0, 16, 32, 5, 32, false, false)                                          \
+    X(iq3_xxs, IQ3_XXS, 1568, 0, 32, 64, 0, 0, true, false)
+
+#define NATIVE_DEFINE(NAME, TYPE, BYTES, META, COLS, OFFSET, STEP, AT, BY_8, MIN)                  \
+    static const native_form native_form_##NAME = {FR_TYPE_##TYPE, BYTES, META, COLS, OFFSET,      \
+                                                   STEP,           AT,    2,    BY_8, MIN};        \
+    static void dot_##NAME(const cpu_dot_args *a)                                                  \
+    {                                                                                              \
+        if (a->n_tokens >= GEMM_MIN_TOKENS)                                                        \
+            rows_dot_##NAME(a);                                                                    \
+        else                                                                                       \
+            native_dot(a, &native_form_##NAME, tables_##NAME, head_16_##NAME, codes_16_##NAME,     \
+                       scale_##NAME);                                                              \
+    }
+NATIVE_ALL(NATIVE_DEFINE)
+
+#define NATIVE_SLOT(NAME, TYPE, ...)                                                               \
+    t->dot[FR_TYPE_##TYPE][FR_LAYOUT_NATIVE] = (cpu_kernel){.name = #NAME ".native.avx512",        \
+                                                            .dot = dot_##NAME,                     \
+                                                            .act = FR_ACT_Q8_256,                  \
+                                                            .grain = NATIVE_ROWS};
+
+void cpu_avx512_fill_native(cpu_table *t)
+{
+    cpu_native_tables_make();
+    NATIVE_ALL(NATIVE_SLOT)
+}

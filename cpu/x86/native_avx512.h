@@ -1,0 +1,235 @@
+/* The kernels of the native layout: sixteen rows at a time, one 32-bit lane of a 512-bit register
+ * each.
+ *
+ * A sub-block is 32 columns of the sixteen rows: eight registers, byte i of lane k being a code of
+ * row k. A type states how its registers come out of a block (codes_), its scales (head_, scale_)
+ * and, in its form, what the codes are above their weights, so that all of them are unsigned: the
+ * sums start from minus that much times the sum of the activations, and nothing is subtracted.
+ *
+ * Order: register j holds columns 4j..4j + 3; of codebook types (`by_8`) columns j, 8 + j, 16 + j
+ * and 24 + j, and it is the activations that are rearranged.
+ *
+ * Sums are those of rows_avx2.h, in the same order, so all layouts of a type give the same bits. */
+#ifndef FR_CPU_X86_NATIVE_AVX512_H
+#define FR_CPU_X86_NATIVE_AVX512_H
+
+#include "cpu/x86/avx512.h"
+#include "cpu/x86/native_tables.h"
+
+#define NATIVE_ROWS  16
+#define NATIVE_AHEAD 4096 /* bytes from what is read to what is asked for */
+
+/* The scales of a block. */
+typedef struct {
+    __m512 d, m;
+    __m512i lanes[2];               /* 4-bit scales: number s of a row in bits 4 * (s % 8).. */
+    _Alignas(64) int8_t sc[16][16]; /* others, by scale */
+    _Alignas(64) uint8_t mn[8][32]; /* minima of scales 2n and 2n + 1, row by row */
+} native_head;
+
+/* What a type looks codes up in, made once a call. */
+typedef struct {
+    __m512i t[18];
+} native_tables;
+
+typedef void native_tables_fn(native_tables *t);
+typedef void native_head_fn(const uint8_t *p, const uint8_t *meta, native_head *h);
+typedef void native_codes_fn(const uint8_t *p, int b, const native_tables *t, __m512i w[8]);
+typedef __m512 native_scale_fn(const uint8_t *p, const native_head *h, const native_tables *t,
+                               int s);
+
+/* What a kernel must know of a form at compile time. */
+typedef struct {
+    fr_type type;
+    size_t bytes;   /* of a block of sixteen rows */
+    size_t meta;    /* of their headers */
+    int scale_cols; /* columns of one scale: 16 or 32 */
+    int offset;     /* what codes are above their weights */
+    int step;       /* what a weight is more where its row's bit of its scale is set */
+    int bits_at;    /* where those bits stand, 16 a scale */
+    int bits_bytes; /* from one scale's to the next one's: 2 */
+    bool by_8;      /* order of columns */
+    bool min;
+} native_form;
+
+/* ---- activations ----------------------------------------------------------------------------- */
+
+/* A block of 256 activations as the sums want it. */
+typedef struct {
+    _Alignas(64) int8_t room[256];
+    const int8_t *q;
+    int32_t start[2][16]; /* by scale, for rows whose bit is 0 and 1 */
+    int16_t sums[16];     /* what minima are multiplied by */
+} native_x;
+
+/* Four bytes of columns j, 8 + j, 16 + j and 24 + j, for j = 0..7. */
+CPU_INLINE void native_by_8(const int8_t *q, int8_t *room)
+{
+    const __m512i step =
+        _mm512_setr_epi32(0x18100800, 0x19110901, 0x1A120A02, 0x1B130B03, 0x1C140C04, 0x1D150D05,
+                          0x1E160E06, 0x1F170F07, 0x38302820, 0x39312921, 0x3A322A22, 0x3B332B23,
+                          0x3C342C24, 0x3D352D25, 0x3E362E26, 0x3F372F27);
+    for (int i = 0; i < 256; i += 64)
+        _mm512_store_si512(room + i, _mm512_permutexvar_epi8(step, _mm512_loadu_si512(q + i)));
+}
+
+/* -offset times the sums of 16 or of 32 activations. */
+CPU_INLINE void native_starts(__m256i sums, int offset, int scale_cols, int32_t start[16])
+{
+    if (scale_cols == 32) {
+        const __m256i factor = _mm256_set1_epi16((short)-offset);
+        _mm256_storeu_si256((__m256i *)(void *)start, _mm256_madd_epi16(sums, factor));
+    } else {
+        const __m512i factor = _mm512_set1_epi32(-offset & 0xFFFF);
+        __m512i wide = _mm512_madd_epi16(_mm512_cvtepi16_epi32(sums), factor);
+        _mm512_storeu_si512(start, wide);
+    }
+}
+
+CPU_INLINE void native_prepare(const fr_act_q8_256 *from, const native_form *f, native_x *x)
+{
+    __m256i sums = avx2_load(from->sums);
+    x->q = from->q;
+    if (f->by_8) {
+        native_by_8(from->q, x->room);
+        x->q = x->room;
+    }
+    if (f->offset)
+        native_starts(sums, f->offset, f->scale_cols, x->start[0]);
+    if (f->step)
+        native_starts(sums, f->offset - f->step, f->scale_cols, x->start[1]);
+    if (f->min && f->scale_cols == 32) {
+        __m256i pairs = _mm256_madd_epi16(sums, _mm256_set1_epi16(1));
+        _mm_storeu_si128((__m128i *)(void *)x->sums, _mm256_cvtepi32_epi16(pairs));
+    } else if (f->min) {
+        _mm256_storeu_si256((__m256i *)(void *)x->sums, sums);
+    }
+}
+
+/* ---- sums ------------------------------------------------------------------------------------ */
+
+CPU_INLINE __m512i native_four(const void *p)
+{
+    int32_t four;
+    memcpy(&four, p, sizeof four);
+    return _mm512_set1_epi32(four);
+}
+
+CPU_INLINE __m512i native_start(const uint8_t *p, const native_x *x, int s, const native_form *f)
+{
+    if (!f->offset)
+        return _mm512_setzero_si512();
+    __m512i start = _mm512_set1_epi32(x->start[0][s]);
+    if (!f->step)
+        return start;
+    uint16_t bits;
+    memcpy(&bits, p + f->bits_at + s * f->bits_bytes, sizeof bits);
+    return _mm512_mask_set1_epi32(start, _cvtu32_mask16(bits), x->start[1][s]);
+}
+
+/* part + scale * sum for sub-block b. */
+CPU_INLINE __m512 native_sub_block(__m512 part, const uint8_t *p, const __m512i w[8],
+                                   const __m512 scale[2], const native_x *x, int b,
+                                   const native_form *f)
+{
+    const int per = f->scale_cols / 4;
+    for (int i = 0; i < 8 / per; i++) {
+        __m512i sum = native_start(p, x, b * (8 / per) + i, f);
+        for (int j = i * per; j < (i + 1) * per; j++)
+            sum = _mm512_dpbusd_epi32(sum, w[j], native_four(x->q + 32 * b + 4 * j));
+        part = _mm512_fmadd_ps(scale[i], _mm512_cvtepi32_ps(sum), part);
+    }
+    return part;
+}
+
+/* The minima of a block times the sums of the activations. */
+CPU_INLINE __m512i native_minima(const native_head *h, const native_x *x, const native_form *f)
+{
+    __m512i sum = _mm512_setzero_si512();
+    for (int i = 0; i < (f->scale_cols == 32 ? 4 : 8); i++) {
+        __m512i pairs = _mm512_cvtepu8_epi16(avx2_load(h->mn[i]));
+        sum = _mm512_dpwssd_epi32(sum, pairs, native_four(x->sums + 2 * i));
+    }
+    return sum;
+}
+
+/* acc + what the block adds. */
+CPU_INLINE __m512 native_add(__m512 acc, const native_head *h, const native_x *x, float x_d,
+                             __m512 part, const native_form *f)
+{
+    const __m512 d = _mm512_set1_ps(x_d);
+    acc = _mm512_fmadd_ps(_mm512_mul_ps(h->d, d), part, acc);
+    if (f->min)
+        acc = _mm512_fnmadd_ps(_mm512_mul_ps(h->m, d), _mm512_cvtepi32_ps(native_minima(h, x, f)),
+                               acc);
+    return acc;
+}
+
+/* ---- sixteen rows ---------------------------------------------------------------------------- */
+
+/* n tokens: acc[t]. */
+CPU_INLINE void native_tile(const cpu_dot_args *a, const uint8_t *group, const int n,
+                            const native_form *f, const native_tables *t, native_head_fn *head,
+                            native_codes_fn *codes, native_scale_fn *scale_of, __m512 *acc)
+{
+    native_x x[CPU_MAX_TOKENS];
+    __m512 part[CPU_MAX_TOKENS];
+    const uint8_t *p = group + f->meta;
+    for (int64_t i = 0; i < a->cols / 256; i++, p += f->bytes) {
+        native_head h;
+        head(p, group, &h);
+        avx2_prefetch(p + NATIVE_AHEAD, f->bytes);
+        for (int k = 0; k < n; k++) {
+            native_prepare((const fr_act_q8_256 *)a->x[k] + i, f, &x[k]);
+            part[k] = _mm512_setzero_ps();
+        }
+#pragma GCC unroll 8
+        for (int b = 0; b < 8; b++) {
+            __m512i w[8];
+            __m512 scale[2];
+            codes(p, b, t, w);
+            for (int s = 0; s < 32 / f->scale_cols; s++)
+                scale[s] = scale_of(p, &h, t, b * (32 / f->scale_cols) + s);
+            for (int k = 0; k < n; k++)
+                part[k] = native_sub_block(part[k], p, w, scale, &x[k], b, f);
+        }
+        for (int k = 0; k < n; k++)
+            acc[k] =
+                native_add(acc[k], &h, &x[k], ((const fr_act_q8_256 *)a->x[k] + i)->d, part[k], f);
+    }
+}
+
+/* Rows r0.. of which some may lie outside the call. */
+CPU_INLINE void native_store(const cpu_dot_args *a, int64_t r0, int t, __m512 sums)
+{
+    int64_t skip = a->row_from - r0, left = a->row_to - r0;
+    uint32_t lanes = left < NATIVE_ROWS ? (1u << left) - 1 : 0xFFFF;
+    if (skip <= 0) {
+        _mm512_mask_storeu_ps(a->y[t] - skip, (__mmask16)lanes, sums);
+        return;
+    }
+    lanes &= 0xFFFFu << skip;
+    _mm512_mask_compressstoreu_ps(a->y[t], (__mmask16)lanes, sums);
+}
+
+CPU_INLINE void native_dot(const cpu_dot_args *a, const native_form *f, native_tables_fn *tables,
+                           native_head_fn *head, native_codes_fn *codes, native_scale_fn *scale_of)
+{
+    native_tables t;
+    const size_t row_bytes = fr_row_bytes(f->type, FR_LAYOUT_NATIVE, a->cols);
+    tables(&t);
+    for (int64_t r = a->row_from / NATIVE_ROWS * NATIVE_ROWS; r < a->row_to; r += NATIVE_ROWS) {
+        __m512 acc[CPU_MAX_TOKENS];
+        const uint8_t *group = (const uint8_t *)a->base + (size_t)r * row_bytes;
+        for (int k = 0; k < a->n_tokens; k++)
+            acc[k] = _mm512_setzero_ps();
+        if (a->n_tokens == 1)
+            native_tile(a, group, 1, f, &t, head, codes, scale_of, acc);
+        else
+            native_tile(a, group, a->n_tokens, f, &t, head, codes, scale_of, acc);
+        for (int k = 0; k < a->n_tokens; k++)
+            native_store(a, r, k, acc[k]);
+    }
+}
+
+#endif

@@ -1,0 +1,233 @@
+/* How the types' native forms become eight rows side by side (rows_avx2.h): half of their sixteen
+ * rows, at->half says which. Byte maps: the types' headers (runtime/quant/types) and maps.h. */
+#ifndef FR_CPU_X86_NATIVE_ROWS_AVX2_H
+#define FR_CPU_X86_NATIVE_ROWS_AVX2_H
+
+#include "cpu/x86/codes_avx2.h"
+
+#define R_HEAD(NAME)  CPU_INLINE void head_8_##NAME(const rows_at *at, rows_head *h)
+#define R_CODES(NAME) CPU_INLINE void codes_8_##NAME(const rows_at *at, int b, __m256i w[8])
+
+/* ---- pieces ---------------------------------------------------------------------------------- */
+
+/* Eight rows' numbers of 16 bits, 16 bytes a row of sixteen. */
+CPU_INLINE __m256 half_halves(const rows_at *at, int byte)
+{
+    return eight_halves(at->p[0] + byte + 16 * at->half);
+}
+
+/* The eight rows' lanes of the register at `byte`. */
+CPU_INLINE __m256i half_lanes(const rows_at *at, int byte)
+{
+    return avx2_load(at->p[0] + byte + 32 * at->half);
+}
+
+/* The eight rows' bytes of two neighbouring scales. */
+CPU_INLINE __m128i two_eights(const rows_at *at, int byte)
+{
+    const uint8_t *p = at->p[0] + byte + 8 * at->half;
+    return _mm_unpacklo_epi64(_mm_loadl_epi64((const __m128i *)(const void *)p),
+                              _mm_loadl_epi64((const __m128i *)(const void *)(p + 16)));
+}
+
+CPU_INLINE void put_two(int8_t out[16][ROWS], int n, __m128i v)
+{
+    _mm_storeu_si128((__m128i *)(void *)out[2 * n], v);
+}
+
+/* Adds `step` to four registers of codes where the row's bit of scale s is set. */
+CPU_INLINE void shift_by_row_bits(const rows_at *at, int byte, int s, const int step, __m256i w[4])
+{
+    const __m256i bits = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    __m256i all = _mm256_set1_epi32(at->p[0][byte + 2 * s + at->half]);
+    __m256i set = _mm256_cmpeq_epi32(_mm256_and_si256(all, bits), bits);
+    __m256i add = _mm256_and_si256(set, _mm256_set1_epi8((char)step));
+    for (int j = 0; j < 4; j++)
+        w[j] = _mm256_add_epi8(w[j], add);
+}
+
+/* FR_N16. */
+CPU_INLINE void codes_n16(const rows_at *at, int byte, int b, __m256i w[8])
+{
+    for (int j = 0; j < 4; j++) {
+        __m256i v = half_lanes(at, byte + 256 * b + 64 * j);
+        w[j] = low_nibbles(v);
+        w[4 + j] = high_nibbles(v);
+    }
+}
+
+/* ---- scales ---------------------------------------------------------------------------------- */
+
+/* FR_SCALES_6X16: scales minus 32. */
+CPU_INLINE void half_scales_6x16(const rows_at *at, int byte, rows_head *h)
+{
+    for (int n = 0; n < 8; n++) {
+        __m128i low = bits_of(two_eights(at, byte + 64 + 32 * n % 128), 4 * (n / 4), 4);
+        __m128i high = bits_of(two_eights(at, byte + 32 * n % 64), 2 * (n / 2), 2);
+        put_two(h->sc, n, _mm_sub_epi8(with_high_2(low, high), _mm_set1_epi8(32)));
+    }
+}
+
+/* FR_SCALES_6X8_16. */
+CPU_INLINE void half_scales_6x8(const rows_at *at, int byte, rows_head *h)
+{
+    for (int n = 0; n < 4; n++) {
+        __m128i low = bits_of(two_eights(at, byte + 64 + 32 * n), 0, 4);
+        __m128i high = bits_of(two_eights(at, byte + 32 * n % 64), 2 * (n / 2), 2);
+        put_two(h->sc, n, with_high_2(low, high));
+        const uint8_t *p = at->p[0] + byte + 16 * at->half;
+        low = bits_of(avx2_load_half(p + 64 + 32 * n), 4, 4);
+        high = bits_of(avx2_load_half(p + 32 * n % 64), 4 + 2 * (n / 2), 2);
+        __m128i both = with_high_2(low, high);
+        put_two(
+            h->mn, n,
+            _mm_packus_epi16(_mm_and_si128(both, _mm_set1_epi16(255)), _mm_srli_epi16(both, 8)));
+    }
+}
+
+/* Eight scales of 4 bits in each row's lane, as factor * sc + offset. */
+CPU_INLINE void half_scale_lanes(const rows_at *at, int byte, const int factor, const int offset,
+                                 int8_t out[8][ROWS])
+{
+    const __m256i by_byte = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+    const __m256i by_scale = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    const __m256i v = half_lanes(at, byte);
+    __m256i n[2] = {low_nibbles(v), high_nibbles(v)};
+    for (int i = 0; i < 2; i++) {
+        __m256i sc = factor == 2 ? _mm256_add_epi8(n[i], n[i]) : n[i];
+        sc = _mm256_add_epi8(sc, _mm256_set1_epi8((char)offset));
+        n[i] = _mm256_permutevar8x32_epi32(_mm256_shuffle_epi8(sc, by_byte), by_scale);
+    }
+    __m256i low = _mm256_unpacklo_epi64(n[0], n[1]), high = _mm256_unpackhi_epi64(n[0], n[1]);
+    _mm256_storeu_si256((__m256i *)(void *)out[0], _mm256_permute2x128_si256(low, high, 0x20));
+    _mm256_storeu_si256((__m256i *)(void *)out[4], _mm256_permute2x128_si256(low, high, 0x31));
+}
+
+/* 2 * sc + 1 of the bits 7 of each row's four bytes, for eight sub-blocks. */
+CPU_INLINE void half_sign_scales(const rows_at *at, int byte, rows_head *h)
+{
+    const __m128i nibble = _mm_set1_epi8(15);
+    for (int b = 0; b < 8; b++) {
+        __m128i v = _mm_cvtsi32_si128(_mm256_movemask_epi8(half_lanes(at, byte + 64 * b)));
+        __m128i sc = _mm_unpacklo_epi8(_mm_and_si128(v, nibble),
+                                       _mm_and_si128(_mm_srli_epi16(v, 4), nibble));
+        sc = _mm_add_epi8(_mm_add_epi8(sc, sc), _mm_set1_epi8(1));
+        _mm_storel_epi64((__m128i *)(void *)h->sc[b], sc);
+    }
+}
+
+/* ---- q4_K, q6_K ------------------------------------------------------------------------------ */
+
+R_HEAD(q4_K)
+{
+    h->d = half_halves(at, 0);
+    h->m = half_halves(at, 32);
+    half_scales_6x8(at, 64, h);
+}
+
+R_CODES(q4_K)
+{
+    codes_n16(at, 256, b, w);
+}
+
+R_HEAD(q6_K)
+{
+    h->d = half_halves(at, 0);
+    for (int n = 0; n < 8; n++)
+        put_two(h->sc, n, two_eights(at, 32 + 32 * n));
+}
+
+R_CODES(q6_K)
+{
+    const __m256i mask = _mm256_set1_epi8(48);
+    codes_n16(at, 1312, b, w);
+    for (int i = 0; i < 2; i++) {
+        __m256i v = half_lanes(at, 288 + 128 * b + 64 * i);
+        const __m256i high[4] = {v, _mm256_srli_epi16(v, 2), _mm256_slli_epi16(v, 4),
+                                 _mm256_slli_epi16(v, 2)};
+        for (int j = 0; j < 4; j++)
+            w[4 * i + j] = _mm256_or_si256(w[4 * i + j], _mm256_and_si256(high[j], mask));
+    }
+    subtract(32, w);
+    subtract(32, w + 4);
+}
+
+/* ---- iq4_k, iq2_k ---------------------------------------------------------------------------- */
+
+R_HEAD(iq4_k)
+{
+    h->d = half_halves(at, 0);
+    half_scales_6x16(at, 64, h);
+}
+
+R_CODES(iq4_k)
+{
+    codes_n16(at, 256, b, w);
+    for (int i = 0; i < 2; i++) {
+        look_up(fr_iq4k_values, w + 4 * i);
+        shift_by_row_bits(at, 32, 2 * b + i, 4, w + 4 * i);
+    }
+}
+
+R_HEAD(iq2_k)
+{
+    h->d = half_halves(at, 0);
+    half_scale_lanes(at, 64, 1, -8, h->sc);
+    half_scale_lanes(at, 128, 1, -8, h->sc + 8);
+}
+
+R_CODES(iq2_k)
+{
+    const __m256i low = rows_load_4(fr_iq2nl_values);
+    const __m256i order =
+        _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3));
+    const __m256i high = _mm256_shuffle_epi8(low, order);
+    for (int i = 0; i < 2; i++) {
+        __m256i v = half_lanes(at, 192 + 128 * b + 64 * i);
+        const __m256i pairs[2] = {low_nibbles(v), high_nibbles(v)};
+        for (int j = 0; j < 4; j++)
+            w[4 * i + j] = _mm256_shuffle_epi8(j % 2 ? high : low, pairs[j / 2]);
+        shift_by_row_bits(at, 32, 2 * b + i, 5, w + 4 * i);
+    }
+}
+
+/* ---- codebooks ------------------------------------------------------------------------------- */
+
+/* Eight rows' signs of running xors in bits 0..6. */
+CPU_INLINE __m256i half_signs_of_7(__m256i v)
+{
+    return _mm256_xor_si256(_mm256_and_si256(v, _mm256_set1_epi8(127)), _mm256_add_epi8(v, v));
+}
+
+/* Negates where bit n of byte i of a lane is set, n = 4 * (j % 2).., for byte i of register
+ * 2i + j. */
+CPU_INLINE void apply_eight_signs(__m256i signs, __m256i w[8])
+{
+    apply_signs(signs, w);
+    apply_signs(_mm256_srli_epi32(signs, 16), w + 4);
+}
+
+/* FR_GROUPS_4 indices of a codebook of 4-byte words. */
+CPU_INLINE void grids_of_4(const uint32_t *grid, __m256i even, __m256i odd, __m256i w[8])
+{
+    const __m256i low = _mm256_set1_epi32(255);
+    for (int j = 0; j < 8; j++) {
+        __m256i v = _mm256_srli_epi32(j % 2 ? odd : even, 8 * (j / 2));
+        w[j] = _mm256_i32gather_epi32((const int *)grid, _mm256_and_si256(v, low), 4);
+    }
+}
+
+R_HEAD(iq3_xxs)
+{
+    h->d = _mm256_mul_ps(half_halves(at, 0), _mm256_set1_ps(0.25f));
+    half_sign_scales(at, 32, h);
+}
+
+R_CODES(iq3_xxs)
+{
+    grids_of_4(fr_iq3xxs_grid, half_lanes(at, 544 + 128 * b), half_lanes(at, 608 + 128 * b), w);
+    apply_eight_signs(half_signs_of_7(half_lanes(at, 32 + 64 * b)), w);
+}
+
+#endif
