@@ -9,7 +9,9 @@
 
 #include "cpu/cpu.h"
 
-#define CPU_MAX_TOKENS 64 /* most tokens of one kernel call */
+#define CPU_MAX_TOKENS  64  /* most tokens of one kernel call */
+#define CPU_MANY_TOKENS 512 /* of a kernel that says that it takes many */
+#define CPU_FEW_TOKENS  8   /* below, a kernel that takes many gains nothing by more rows */
 
 /* y[t][r - row_from] = dot(row r, x[t]) for row_from <= r < row_to and t < n_tokens.
  * `base` is the first byte of the matrix (as for fr_decode_row), of any alignment; x[t] is a
@@ -22,7 +24,7 @@ typedef struct {
     fr_type type;
     fr_layout layout;
     fr_act_type act;
-    int n_tokens; /* 1..CPU_MAX_TOKENS */
+    int n_tokens; /* 1..cpu_kernel_tokens */
     int64_t cols;
     const void *base;
     int64_t row_from, row_to;
@@ -37,7 +39,17 @@ typedef struct {
     cpu_dot_fn dot;
     fr_act_type act; /* the only one that `dot` reads */
     int grain;       /* rows that it likes to take together: cut work in multiples of it */
+    int many_rows; /* the same for CPU_FEW_TOKENS and more, where it takes CPU_MANY_TOKENS; or 0 */
 } cpu_kernel;
+
+/* Most tokens of a call. */
+static inline int cpu_kernel_tokens(const cpu_kernel *k)
+{
+    return k->many_rows > 0 ? CPU_MANY_TOKENS : CPU_MAX_TOKENS;
+}
+
+/* Rows in multiples of which to cut n_rows in all, for so many tokens and threads. */
+int64_t cpu_kernel_grain(const cpu_kernel *k, int64_t n_rows, int64_t n_tokens, int n_threads);
 
 typedef struct {
     cpu_kernel dot[FR_TYPE_COUNT][FR_LAYOUT_COUNT]; /* [type][layout] */

@@ -6,11 +6,12 @@
 #include "cpu/kernels.h"
 #include "cpu/pool.h"
 
-#define TILES_PER_THREAD 8
-#define TILE_BYTES       (256 << 10) /* of weights: they stay in the cache while tokens pass by */
-#define MIN_TILE_BYTES   (8 << 10)   /* below, claiming costs more than computing */
-#define ENCODE_MACS      4           /* the work on one activation, in multiply-adds */
-#define MIN_SHARED_MACS  65536       /* below, the caller is done before the others are awake */
+#define TILES_PER_THREAD      8
+#define MANY_TILES_PER_THREAD 4 /* at least, before tiles get smaller than a kernel likes */
+#define TILE_BYTES            (256 << 10) /* of weights: they stay in the cache while tokens pass by */
+#define MIN_TILE_BYTES        (8 << 10) /* below, claiming costs more than computing */
+#define ENCODE_MACS           4         /* the work on one activation, in multiply-adds */
+#define MIN_SHARED_MACS       65536     /* below, the caller is done before the others are awake */
 
 int64_t cpu_tile_rows(int64_t n_rows, size_t row_bytes, int64_t grain, int n_threads)
 {
@@ -22,6 +23,16 @@ int64_t cpu_tile_rows(int64_t n_rows, size_t row_bytes, int64_t grain, int n_thr
         rows = MIN_TILE_BYTES / bytes;
     rows = (rows + grain - 1) / grain * grain;
     return rows > 0 ? rows : grain;
+}
+
+int64_t cpu_kernel_grain(const cpu_kernel *k, int64_t n_rows, int64_t n_tokens, int n_threads)
+{
+    int64_t grain = k->many_rows;
+    if (n_tokens < CPU_FEW_TOKENS)
+        return k->grain;
+    while (grain > k->grain && n_rows < grain * n_threads * MANY_TILES_PER_THREAD)
+        grain /= 2;
+    return grain > k->grain ? grain : k->grain;
 }
 
 void cpu_run_sized(fr_cpu *cpu, int64_t n_macs, fr_cpu_fn fn, void *arg)
@@ -93,8 +104,9 @@ typedef struct {
 static void compute_tile(const matmul_job *j, int64_t m, int64_t from, int64_t to)
 {
     const fr_weight *w = j->w;
-    const void *x[CPU_MAX_TOKENS];
-    float *y[CPU_MAX_TOKENS];
+    const void *x[CPU_MANY_TOKENS];
+    float *y[CPU_MANY_TOKENS];
+    const int most = cpu_kernel_tokens(j->kernel);
     cpu_dot_args a = {.type = w->type,
                       .layout = w->layout,
                       .act = j->x->type,
@@ -106,7 +118,7 @@ static void compute_tile(const matmul_job *j, int64_t m, int64_t from, int64_t t
                       .y = y};
     for (int64_t t0 = 0; t0 < j->n_tokens; t0 += a.n_tokens) {
         int64_t left = j->n_tokens - t0;
-        a.n_tokens = left < CPU_MAX_TOKENS ? (int)left : CPU_MAX_TOKENS;
+        a.n_tokens = left < most ? (int)left : most;
         for (int i = 0; i < a.n_tokens; i++) {
             size_t x_row = (size_t)((t0 + i) * w->n_mat + m);
             x[i] = (const char *)j->x->data + x_row * j->x->row_bytes;
@@ -137,8 +149,10 @@ void fr_cpu_matmul(fr_cpu *cpu, const fr_weight *w, const fr_act *x, int64_t n_t
     assert(x->cols == w->cols && x->n_rows >= n_tokens * w->n_mat);
     matmul_job j = {.w = w, .x = x, .n_tokens = n_tokens, .y = y, .ldy = ldy};
     j.kernel = cpu_kernel_for(&cpu->table, w, x->type);
-    j.tile_rows = cpu_tile_rows(w->rows * w->n_mat, fr_row_bytes(w->type, w->layout, w->cols),
-                                j.kernel->grain, fr_cpu_n_threads(cpu));
+    const int n_threads = fr_cpu_n_threads(cpu);
+    int64_t n_rows = w->rows * w->n_mat;
+    j.tile_rows = cpu_tile_rows(n_rows, fr_row_bytes(w->type, w->layout, w->cols),
+                                cpu_kernel_grain(j.kernel, n_rows, n_tokens, n_threads), n_threads);
     j.tiles_per_mat = (w->rows + j.tile_rows - 1) / j.tile_rows;
     cpu_run_sized(cpu, w->rows * w->cols * w->n_mat * n_tokens, matmul_thread, &j);
 }

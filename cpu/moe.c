@@ -57,14 +57,19 @@ static size_t act_bytes(fr_act_type type, int64_t n_rows, int64_t cols)
     return type == FR_ACT_F32 ? 0 : fr_cpu_act_bytes(type, n_rows, cols);
 }
 
-/* Rows of a tile in which both weights (they may be the same) are cut; n_rows in all. */
-static int64_t tile_rows(const fr_cpu *cpu, const fr_weight *a, const fr_weight *b, int64_t n_rows)
+/* Rows of a tile in which both weights (they may be the same) are cut; n_rows in all, n_tokens of
+ * an expert. */
+static int64_t tile_rows(const fr_cpu *cpu, const fr_weight *a, const fr_weight *b, int64_t n_rows,
+                         int64_t n_tokens)
 {
-    int64_t grain_a = cpu->table.dot[a->type][a->layout].grain;
-    int64_t grain_b = cpu->table.dot[b->type][b->layout].grain;
+    const int n_threads = fr_cpu_n_threads(cpu);
+    int64_t grain_a =
+        cpu_kernel_grain(&cpu->table.dot[a->type][a->layout], n_rows, n_tokens, n_threads);
+    int64_t grain_b =
+        cpu_kernel_grain(&cpu->table.dot[b->type][b->layout], n_rows, n_tokens, n_threads);
     int64_t grain = grain_a > grain_b ? grain_a : grain_b; /* powers of two */
     size_t row_bytes = fr_row_bytes(a->type, a->layout, a->cols);
-    int64_t rows = cpu_tile_rows(n_rows, row_bytes, grain, fr_cpu_n_threads(cpu));
+    int64_t rows = cpu_tile_rows(n_rows, row_bytes, grain, n_threads);
     return rows < MAX_TILE_ROWS ? rows : MAX_TILE_ROWS;
 }
 
@@ -79,8 +84,9 @@ static plan make_plan(const fr_cpu *cpu, const fr_weight *gate, const fr_weight 
               .up_act = fr_cpu_act_type(cpu, up),
               .down_act = fr_cpu_act_type(cpu, down)};
     p.own_up = p.up_act != p.gate_act;
-    p.ff_rows = tile_rows(cpu, gate, up, gate->rows * p.n_pairs);
-    p.down_rows = tile_rows(cpu, down, down, down->rows);
+    int64_t per_expert = p.n_pairs / p.n_experts;
+    p.ff_rows = tile_rows(cpu, gate, up, gate->rows * p.n_pairs, per_expert);
+    p.down_rows = tile_rows(cpu, down, down, down->rows, per_expert);
     p.starts = take(&p.total, p.n_experts + 1, sizeof(int64_t));
     p.active = take(&p.total, p.n_experts, sizeof(int32_t));
     p.place_of = take(&p.total, p.n_pairs, sizeof(int64_t));
@@ -89,7 +95,8 @@ static plan make_plan(const fr_cpu *cpu, const fr_weight *gate, const fr_weight 
     p.x_up = take(&p.total, 1, p.own_up ? act_bytes(p.up_act, n_tokens, p.n_embd) : 0);
     p.hidden = take(&p.total, p.n_pairs * p.n_ff, sizeof(float));
     p.hidden_act = take(&p.total, 1, act_bytes(p.down_act, p.n_pairs, p.n_ff));
-    int64_t ff_room = CPU_MAX_TOKENS * p.ff_rows, down_room = p.n_pairs * p.down_rows;
+    int64_t ff_tokens = p.n_pairs < CPU_MANY_TOKENS ? p.n_pairs : CPU_MANY_TOKENS;
+    int64_t ff_room = ff_tokens * p.ff_rows, down_room = p.n_pairs * p.down_rows;
     take(&p.room_bytes, ff_room > down_room ? ff_room : down_room, sizeof(float));
     p.rooms = take(&p.total, fr_cpu_n_threads(cpu), p.room_bytes);
     return p;
@@ -164,15 +171,17 @@ static const void *act_row(const fr_act *a, int64_t row)
 static void ff_tile(const moe_job *j, int64_t expert, int64_t from, int64_t to, float *room)
 {
     const fr_cpu_moe_args *g = j->args;
-    const void *xg[CPU_MAX_TOKENS], *xu[CPU_MAX_TOKENS];
-    float *yg[CPU_MAX_TOKENS], *yu[CPU_MAX_TOKENS];
+    const void *xg[CPU_MANY_TOKENS], *xu[CPU_MANY_TOKENS];
+    float *yg[CPU_MANY_TOKENS], *yu[CPU_MANY_TOKENS];
+    const int most_gate = cpu_kernel_tokens(j->k_gate), most_up = cpu_kernel_tokens(j->k_up);
+    const int most = most_gate < most_up ? most_gate : most_up;
     cpu_dot_args gate = dot_args(g->gate, expert, j->x_gate.type, from, to);
     cpu_dot_args up = dot_args(g->up, expert, j->x_up.type, from, to);
     gate.x = xg, gate.y = yg, up.x = xu, up.y = yu;
     int64_t n_rows = to - from;
     for (int64_t at = j->starts[expert]; at < j->starts[expert + 1]; at += gate.n_tokens) {
         int64_t left = j->starts[expert + 1] - at;
-        gate.n_tokens = up.n_tokens = left < CPU_MAX_TOKENS ? (int)left : CPU_MAX_TOKENS;
+        gate.n_tokens = up.n_tokens = left < most ? (int)left : most;
         for (int i = 0; i < gate.n_tokens; i++) {
             int64_t token = j->pair_at[at + i] / g->n_used;
             xg[i] = act_row(&j->x_gate, token);
@@ -221,15 +230,16 @@ static void sum_tile(const moe_job *j, int64_t from, int64_t to, const float *ro
 
 static void down_tile(const moe_job *j, int64_t from, int64_t to, float *room)
 {
-    const void *x[CPU_MAX_TOKENS];
-    float *y[CPU_MAX_TOKENS];
+    const void *x[CPU_MANY_TOKENS];
+    float *y[CPU_MANY_TOKENS];
+    const int most = cpu_kernel_tokens(j->k_down);
     for (int64_t i_active = 0; i_active < j->n_active; i_active++) {
         int64_t expert = j->active[i_active];
         cpu_dot_args a = dot_args(j->args->down, expert, j->hidden_act.type, from, to);
         a.x = x, a.y = y;
         for (int64_t at = j->starts[expert]; at < j->starts[expert + 1]; at += a.n_tokens) {
             int64_t left = j->starts[expert + 1] - at;
-            a.n_tokens = left < CPU_MAX_TOKENS ? (int)left : CPU_MAX_TOKENS;
+            a.n_tokens = left < most ? (int)left : most;
             for (int i = 0; i < a.n_tokens; i++) {
                 x[i] = act_row(&j->hidden_act, at + i);
                 y[i] = room + (at + i) * (to - from);

@@ -73,7 +73,7 @@ static const fr_type quantized_acts[] = {
 
 void cpu_ref_fill(cpu_table *t)
 {
-    t->any = (cpu_kernel){"any", cpu_ref_dot_any, FR_ACT_F32, 1};
+    t->any = (cpu_kernel){"any", cpu_ref_dot_any, FR_ACT_F32, 1, 0};
     for (int type = 0; type < FR_TYPE_COUNT; type++) {
         for (int layout = 0; layout < FR_LAYOUT_COUNT; layout++) {
             int group = fr_layout_rows((fr_type)type, (fr_layout)layout);

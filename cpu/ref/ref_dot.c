@@ -125,7 +125,7 @@ ROW_KERNEL(q6_K, FR_TYPE_Q6_K, fr_act_q8_256, 256, 210)
 void cpu_ref_fill_dot(cpu_table *t)
 {
 #define SLOT(TYPE, NAME, ACT)                                                                      \
-    t->dot[FR_TYPE_##TYPE][FR_LAYOUT_PLAIN] = (cpu_kernel){#NAME ".ref", dot_##NAME, ACT, 1}
+    t->dot[FR_TYPE_##TYPE][FR_LAYOUT_PLAIN] = (cpu_kernel){#NAME ".ref", dot_##NAME, ACT, 1, 0}
     SLOT(Q8_0, q8_0, FR_ACT_Q8_32);
     SLOT(Q4_0, q4_0, FR_ACT_Q8_32);
     SLOT(Q4_K, q4_K, FR_ACT_Q8_256);

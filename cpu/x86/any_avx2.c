@@ -61,7 +61,7 @@ void cpu_avx2_fill_any(cpu_table *t)
         for (int layout = 0; layout < FR_LAYOUT_COUNT; layout++) {
             cpu_kernel *k = &t->dot[type][layout];
             if (k->dot == t->any.dot && k->act == FR_ACT_F32)
-                *k = (cpu_kernel){"any.avx2", dot_any_f32, FR_ACT_F32, k->grain};
+                *k = (cpu_kernel){"any.avx2", dot_any_f32, FR_ACT_F32, k->grain, 0};
         }
     }
 }

@@ -79,7 +79,7 @@ AVX2_TILED(dot_bf16, tile_bf16, FR_TYPE_BF16, 2)
 
 void cpu_avx2_fill_float(cpu_table *t)
 {
-    t->dot[FR_TYPE_F32][FR_LAYOUT_PLAIN] = (cpu_kernel){"f32.avx2", dot_f32, FR_ACT_F32, 4};
-    t->dot[FR_TYPE_F16][FR_LAYOUT_PLAIN] = (cpu_kernel){"f16.avx2", dot_f16, FR_ACT_F32, 4};
-    t->dot[FR_TYPE_BF16][FR_LAYOUT_PLAIN] = (cpu_kernel){"bf16.avx2", dot_bf16, FR_ACT_F32, 4};
+    t->dot[FR_TYPE_F32][FR_LAYOUT_PLAIN] = (cpu_kernel){"f32.avx2", dot_f32, FR_ACT_F32, 4, 0};
+    t->dot[FR_TYPE_F16][FR_LAYOUT_PLAIN] = (cpu_kernel){"f16.avx2", dot_f16, FR_ACT_F32, 4, 0};
+    t->dot[FR_TYPE_BF16][FR_LAYOUT_PLAIN] = (cpu_kernel){"bf16.avx2", dot_bf16, FR_ACT_F32, 4, 0};
 }
