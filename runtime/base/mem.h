@@ -28,6 +28,7 @@
     X(ENGINE, "engine")                                                                            \
     X(SAMPLE, "sampler")                                                                           \
     X(CPU, "cpu kernels")                                                                          \
+    X(GPU, "gpu handles")                                                                          \
     X(PLAN, "planner")
 
 typedef enum {

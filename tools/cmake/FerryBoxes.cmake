@@ -2,9 +2,10 @@
 
 add_library(ferry_flags INTERFACE)
 target_compile_options(ferry_flags INTERFACE
-    -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes
-    -march=x86-64-v2 -fno-math-errno -ffp-contract=off -fvisibility=hidden
-    $<$<BOOL:${FERRY_WERROR}>:-Werror>)
+    $<$<COMPILE_LANGUAGE:C>:-Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes>
+    $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wshadow>
+    $<$<COMPILE_LANGUAGE:C,CXX>:-march=x86-64-v2 -fno-math-errno -ffp-contract=off -fvisibility=hidden>
+    $<$<AND:$<COMPILE_LANGUAGE:C,CXX>,$<BOOL:${FERRY_WERROR}>>:-Werror>)
 target_compile_definitions(ferry_flags INTERFACE _GNU_SOURCE FERRY_VERSION="${PROJECT_VERSION}")
 target_include_directories(ferry_flags INTERFACE ${CMAKE_SOURCE_DIR}/runtime ${CMAKE_SOURCE_DIR})
 
@@ -13,10 +14,12 @@ foreach(san IN LISTS ferry_san)
     if(NOT san MATCHES "^(address|thread|undefined)$")
         message(FATAL_ERROR "FERRY_SAN: found '${san}', expected address, thread or undefined")
     endif()
-    target_compile_options(ferry_flags INTERFACE -fsanitize=${san} -fno-omit-frame-pointer -g)
+    target_compile_options(ferry_flags INTERFACE
+        $<$<COMPILE_LANGUAGE:C,CXX>:-fsanitize=${san} -fno-omit-frame-pointer -g>)
     target_link_options(ferry_flags INTERFACE -fsanitize=${san})
     if(san STREQUAL "undefined")
-        target_compile_options(ferry_flags INTERFACE -fno-sanitize-recover=undefined)
+        target_compile_options(ferry_flags INTERFACE
+            $<$<COMPILE_LANGUAGE:C,CXX>:-fno-sanitize-recover=undefined>)
     endif()
 endforeach()
 

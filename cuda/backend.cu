@@ -1,0 +1,613 @@
+/* The host side of a GPU backend: devices, memory, streams, events, copies, graphs, and the table
+ * of cuda.h. Built by nvcc for GPUs and by the C++ compiler for the simulator. */
+#include <cstdio>
+#include <sys/mman.h>
+
+#include "cuda/launchers.h"
+extern "C" {
+#include "base/mem.h"
+}
+
+struct fr_gpu_stream {
+    int device;
+    cudaStream_t h;
+};
+
+struct fr_gpu_event {
+    int device;
+    cudaEvent_t h;
+};
+
+struct fr_gpu_graph {
+    int device;
+    cudaGraphExec_t h;
+};
+
+/* Owns its memory: on a GPU one allocation, cut from front to back; in the simulator a reservation
+ * in which every block is an allocation of its own, so that red zones stand between them. */
+struct fr_gpu_arena {
+    int device;
+    const char *what;
+    size_t bytes, used;
+#ifdef FERRY_CUDA_SIM
+    void **blocks; /* owned */
+    size_t n_blocks, cap_blocks;
+#else
+    uint8_t *base_d;
+#endif
+};
+
+namespace FERRY_GPU_NS
+{
+
+/* ---- errors --------------------------------------------------------------------------------- */
+
+static fr_status status_of(cudaError_t e)
+{
+    switch (e) {
+    case cudaSuccess:
+        return FR_OK;
+    case cudaErrorMemoryAllocation:
+        return FR_ENOMEM;
+    case cudaErrorInvalidValue:
+    case cudaErrorInvalidConfiguration:
+    case cudaErrorInvalidResourceHandle:
+    case cudaErrorNotPermitted:
+        return FR_EINTERNAL;
+    default:
+        return FR_EIO;
+    }
+}
+
+/* What the simulator knows beyond the code. */
+static const char *details()
+{
+#ifdef FERRY_CUDA_SIM
+    return last_report();
+#else
+    return "";
+#endif
+}
+
+static fr_status call_failed(cudaError_t e, int device, const char *call, int line, fr_err *err)
+{
+    cudaGetLastError(); /* or the next call would report it again */
+    const char *more = details();
+    return fr_fail(err, status_of(e), "GPU %d: %.*s found %s (%s) at backend.cu:%d%s%s", device,
+                   (int)strcspn(call, "("), call, cudaGetErrorName(e), cudaGetErrorString(e), line,
+                   *more ? ": " : "", more);
+}
+
+/* Leaves the function with an error when a call fails. */
+#define GPU_TRY(device, call)                                                                      \
+    do {                                                                                           \
+        cudaError_t e_ = (call);                                                                   \
+        if (e_ != cudaSuccess)                                                                     \
+            return call_failed(e_, device, #call, __LINE__, err);                                  \
+    } while (0)
+
+/* ---- devices -------------------------------------------------------------------------------- */
+
+static int device_count(fr_err *why)
+{
+    int n = 0;
+    cudaError_t e = cudaGetDeviceCount(&n);
+    if (e != cudaSuccess || n <= 0) {
+        cudaGetLastError();
+        fr_fail(why, FR_ENOTFOUND, "GPUs: found none (%s), expected a CUDA device and its driver",
+                cudaGetErrorString(e));
+        return 0;
+    }
+    return n;
+}
+
+static fr_status device_info(int device, fr_gpu_info *out, fr_err *err)
+{
+    cudaDeviceProp p;
+    size_t free_bytes = 0, total_bytes = 0;
+    *out = fr_gpu_info();
+    GPU_TRY(device, cudaGetDeviceProperties(&p, device));
+    GPU_TRY(device, cudaSetDevice(device));
+    GPU_TRY(device, cudaMemGetInfo(&free_bytes, &total_bytes));
+    snprintf(out->name, sizeof out->name, "%.63s", p.name);
+    snprintf(out->bus, sizeof out->bus, "%04x:%02x:%02x.0", (unsigned)p.pciDomainID & 0xFFFF,
+             (unsigned)p.pciBusID & 0xFF, (unsigned)p.pciDeviceID & 0xFF);
+    out->total_bytes = total_bytes;
+    out->free_bytes = free_bytes;
+    out->major = p.major;
+    out->minor = p.minor;
+    out->n_processors = p.multiProcessorCount;
+    out->n_copy_engines = p.asyncEngineCount;
+    out->shared_bytes = p.sharedMemPerBlockOptin;
+    out->l2_bytes = (size_t)p.l2CacheSize;
+    out->usable = p.major >= 8;
+    return FR_OK;
+}
+
+static fr_status device_wait(int device, fr_err *err)
+{
+    GPU_TRY(device, cudaSetDevice(device));
+    GPU_TRY(device, cudaDeviceSynchronize());
+    return FR_OK;
+}
+
+static fr_status device_reset(int device, fr_err *err)
+{
+    GPU_TRY(device, cudaSetDevice(device));
+    GPU_TRY(device, cudaDeviceReset());
+    return FR_OK;
+}
+
+static fr_status peer_enable(int device, int peer, fr_err *err)
+{
+    int can = 0;
+    GPU_TRY(device, cudaDeviceCanAccessPeer(&can, device, peer));
+    if (!can)
+        return fr_fail(err, FR_EUNSUPPORTED,
+                       "GPU %d: found no way to the memory of GPU %d, expected peer access; copies "
+                       "go through host memory",
+                       device, peer);
+    GPU_TRY(device, cudaSetDevice(device));
+    cudaError_t e = cudaDeviceEnablePeerAccess(peer, 0);
+    if (e != cudaErrorPeerAccessAlreadyEnabled)
+        GPU_TRY(device, e);
+    cudaGetLastError();
+    return FR_OK;
+}
+
+/* ---- arenas --------------------------------------------------------------------------------- */
+
+static const size_t ARENA_ALIGN = 256;
+
+static fr_status arena_full(int device, const char *what, size_t budget, size_t used, size_t bytes,
+                            fr_err *err)
+{
+    return fr_fail(err, FR_ENOMEM,
+                   "GPU %d: %s: found %zu bytes asked for with %zu of %zu in use, expected them to "
+                   "fit; place less on this GPU",
+                   device, what, bytes, used, budget);
+}
+
+static cudaError_t take_budget(fr_gpu_arena *a)
+{
+#ifdef FERRY_CUDA_SIM
+    return reserve((ptrdiff_t)a->bytes);
+#else
+    return cudaMalloc((void **)&a->base_d, a->bytes);
+#endif
+}
+
+static fr_status arena_open(int device, size_t bytes, const char *what, fr_gpu_arena **out,
+                            fr_err *err)
+{
+    *out = nullptr;
+    GPU_TRY(device, cudaSetDevice(device));
+    fr_gpu_arena *a = (fr_gpu_arena *)fr_mem_array(FR_MEM_GPU, 1, sizeof *a, err);
+    if (!a)
+        return FR_ENOMEM;
+    a->device = device;
+    a->what = what;
+    a->bytes = bytes > 0 ? bytes : 1;
+    cudaError_t e = take_budget(a);
+    if (e == cudaSuccess) {
+        *out = a;
+        return FR_OK;
+    }
+    fr_mem_free(a);
+    if (e != cudaErrorMemoryAllocation)
+        return call_failed(e, device, "arena_open", __LINE__, err);
+    size_t free_bytes = 0, total = 0;
+    cudaGetLastError();
+    cudaMemGetInfo(&free_bytes, &total);
+    return fr_fail(err, FR_ENOMEM,
+                   "GPU %d: %s: found %zu of %zu bytes free, expected %zu; place less on this GPU, "
+                   "or end the programs that use it",
+                   device, what, free_bytes, total, bytes);
+}
+
+#ifdef FERRY_CUDA_SIM
+static fr_status cut(fr_gpu_arena *a, size_t bytes, void **out_d, fr_err *err)
+{
+    void *blocks = a->blocks;
+    FR_TRY(
+        fr_mem_grow(FR_MEM_GPU, &blocks, &a->cap_blocks, a->n_blocks + 1, sizeof *a->blocks, err));
+    a->blocks = (void **)blocks;
+    GPU_TRY(a->device, cudaSetDevice(a->device));
+    GPU_TRY(a->device, allocate_reserved(out_d, bytes));
+    a->blocks[a->n_blocks++] = *out_d;
+    return FR_OK;
+}
+
+static void give_back(fr_gpu_arena *a)
+{
+    for (size_t i = 0; i < a->n_blocks; i++)
+        cudaFree(a->blocks[i]);
+    fr_mem_free(a->blocks);
+    reserve(-(ptrdiff_t)a->bytes);
+}
+#else
+static fr_status cut(fr_gpu_arena *a, size_t bytes, void **out_d, fr_err *err)
+{
+    (void)bytes, (void)err;
+    *out_d = a->base_d + a->used;
+    return FR_OK;
+}
+
+static void give_back(fr_gpu_arena *a)
+{
+    cudaFree(a->base_d);
+}
+#endif
+
+static fr_status arena_alloc(fr_gpu_arena *a, size_t bytes, void **out_d, fr_err *err)
+{
+    size_t room = (bytes > 0 ? bytes : 1) + ARENA_ALIGN - 1;
+    *out_d = nullptr;
+    if (room < bytes || room / ARENA_ALIGN * ARENA_ALIGN > a->bytes - a->used)
+        return arena_full(a->device, a->what, a->bytes, a->used, bytes, err);
+    FR_TRY(cut(a, bytes > 0 ? bytes : 1, out_d, err));
+    a->used += room / ARENA_ALIGN * ARENA_ALIGN;
+    return FR_OK;
+}
+
+static size_t arena_used(const fr_gpu_arena *a)
+{
+    return a->used;
+}
+
+static void arena_close(fr_gpu_arena *a)
+{
+    if (!a)
+        return;
+    cudaSetDevice(a->device);
+    cudaDeviceSynchronize();
+    give_back(a);
+    cudaGetLastError();
+    fr_mem_free(a);
+}
+
+/* ---- host memory: mapped by us and registered, so that nothing depends on a driver's allocator --
+ */
+
+static fr_status host_register(void *p, size_t bytes, fr_err *err)
+{
+    cudaError_t e = cudaHostRegister(p, bytes, cudaHostRegisterPortable);
+    if (e == cudaErrorMemoryAllocation) {
+        cudaGetLastError();
+        return fr_fail(err, FR_ENOMEM,
+                       "pinned memory: found %zu bytes refused, expected them to fit; raise the "
+                       "limit of locked memory or pin less",
+                       bytes);
+    }
+    if (e != cudaSuccess)
+        return call_failed(e, 0, "cudaHostRegister", __LINE__, err);
+    return FR_OK;
+}
+
+static void host_unregister(void *p)
+{
+    if (p && cudaHostUnregister(p) != cudaSuccess)
+        cudaGetLastError();
+}
+
+static fr_status host_alloc(size_t bytes, void **out_h, fr_err *err)
+{
+    bytes = bytes > 0 ? bytes : 1;
+    *out_h = nullptr;
+    void *p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED)
+        return fr_fail(err, FR_ENOMEM, "pinned memory: found no room for %zu bytes", bytes);
+    fr_status st = host_register(p, bytes, err);
+    if (st != FR_OK) {
+        munmap(p, bytes);
+        return st;
+    }
+    *out_h = p;
+    return FR_OK;
+}
+
+static void host_free(void *p_h, size_t bytes)
+{
+    if (!p_h)
+        return;
+    host_unregister(p_h);
+    munmap(p_h, bytes > 0 ? bytes : 1);
+}
+
+/* ---- streams -------------------------------------------------------------------------------- */
+
+static fr_status stream_open(int device, fr_gpu_stream **out, fr_err *err)
+{
+    *out = nullptr;
+    GPU_TRY(device, cudaSetDevice(device));
+    fr_gpu_stream *s = (fr_gpu_stream *)fr_mem_array(FR_MEM_GPU, 1, sizeof *s, err);
+    if (!s)
+        return FR_ENOMEM;
+    s->device = device;
+    cudaError_t e = cudaStreamCreateWithFlags(&s->h, cudaStreamNonBlocking);
+    if (e != cudaSuccess) {
+        fr_mem_free(s);
+        return call_failed(e, device, "cudaStreamCreateWithFlags", __LINE__, err);
+    }
+    *out = s;
+    return FR_OK;
+}
+
+static void stream_close(fr_gpu_stream *s)
+{
+    if (!s)
+        return;
+    cudaSetDevice(s->device);
+    cudaStreamSynchronize(s->h);
+    cudaStreamDestroy(s->h);
+    cudaGetLastError();
+    fr_mem_free(s);
+}
+
+static fr_status stream_wait(fr_gpu_stream *s, fr_err *err)
+{
+    GPU_TRY(s->device, cudaSetDevice(s->device));
+    GPU_TRY(s->device, cudaStreamSynchronize(s->h));
+    return FR_OK;
+}
+
+static fr_status stream_done(fr_gpu_stream *s, bool *done, fr_err *err)
+{
+    cudaError_t e = cudaStreamQuery(s->h);
+    *done = e == cudaSuccess;
+    if (e != cudaErrorNotReady)
+        GPU_TRY(s->device, e);
+    return FR_OK;
+}
+
+static fr_status stream_call(fr_gpu_stream *s, void (*fn)(void *), void *user, fr_err *err)
+{
+    GPU_TRY(s->device, cudaSetDevice(s->device));
+    GPU_TRY(s->device, cudaLaunchHostFunc(s->h, fn, user));
+    return FR_OK;
+}
+
+/* ---- events --------------------------------------------------------------------------------- */
+
+static fr_status event_open(int device, fr_gpu_event **out, fr_err *err)
+{
+    *out = nullptr;
+    GPU_TRY(device, cudaSetDevice(device));
+    fr_gpu_event *e = (fr_gpu_event *)fr_mem_array(FR_MEM_GPU, 1, sizeof *e, err);
+    if (!e)
+        return FR_ENOMEM;
+    e->device = device;
+    cudaError_t st = cudaEventCreateWithFlags(&e->h, 0);
+    if (st != cudaSuccess) {
+        fr_mem_free(e);
+        return call_failed(st, device, "cudaEventCreateWithFlags", __LINE__, err);
+    }
+    *out = e;
+    return FR_OK;
+}
+
+static void event_close(fr_gpu_event *e)
+{
+    if (!e)
+        return;
+    cudaEventDestroy(e->h);
+    cudaGetLastError();
+    fr_mem_free(e);
+}
+
+static fr_status event_record(fr_gpu_event *e, fr_gpu_stream *s, fr_err *err)
+{
+    GPU_TRY(s->device, cudaSetDevice(s->device));
+    GPU_TRY(s->device, cudaEventRecord(e->h, s->h));
+    return FR_OK;
+}
+
+static fr_status stream_after(fr_gpu_stream *s, fr_gpu_event *e, fr_err *err)
+{
+    GPU_TRY(s->device, cudaSetDevice(s->device));
+    GPU_TRY(s->device, cudaStreamWaitEvent(s->h, e->h, 0));
+    return FR_OK;
+}
+
+static fr_status event_wait(fr_gpu_event *e, fr_err *err)
+{
+    GPU_TRY(e->device, cudaEventSynchronize(e->h));
+    return FR_OK;
+}
+
+static fr_status event_done(fr_gpu_event *e, bool *done, fr_err *err)
+{
+    cudaError_t st = cudaEventQuery(e->h);
+    *done = st == cudaSuccess;
+    if (st != cudaErrorNotReady)
+        GPU_TRY(e->device, st);
+    return FR_OK;
+}
+
+static fr_status event_elapsed_us(fr_gpu_event *from, fr_gpu_event *to, double *us, fr_err *err)
+{
+    float ms = 0;
+    *us = 0;
+    GPU_TRY(from->device, cudaEventElapsedTime(&ms, from->h, to->h));
+    *us = 1000.0 * (double)ms;
+    return FR_OK;
+}
+
+/* ---- copies --------------------------------------------------------------------------------- */
+
+static fr_status copy(void *dst, const void *src, size_t bytes, cudaMemcpyKind kind,
+                      fr_gpu_stream *s, fr_err *err)
+{
+    GPU_TRY(s->device, cudaSetDevice(s->device));
+    GPU_TRY(s->device, cudaMemcpyAsync(dst, src, bytes, kind, s->h));
+    return FR_OK;
+}
+
+static fr_status copy_in(void *dst_d, const void *src, size_t bytes, fr_gpu_stream *s, fr_err *err)
+{
+    return copy(dst_d, src, bytes, cudaMemcpyHostToDevice, s, err);
+}
+
+static fr_status copy_out(void *dst, const void *src_d, size_t bytes, fr_gpu_stream *s, fr_err *err)
+{
+    return copy(dst, src_d, bytes, cudaMemcpyDeviceToHost, s, err);
+}
+
+static fr_status copy_within(void *dst_d, const void *src_d, size_t bytes, fr_gpu_stream *s,
+                             fr_err *err)
+{
+    return copy(dst_d, src_d, bytes, cudaMemcpyDeviceToDevice, s, err);
+}
+
+static fr_status copy_peer(void *dst_d, int dst_device, const void *src_d, int src_device,
+                           size_t bytes, fr_gpu_stream *s, fr_err *err)
+{
+    GPU_TRY(s->device, cudaSetDevice(s->device));
+    GPU_TRY(s->device, cudaMemcpyPeerAsync(dst_d, dst_device, src_d, src_device, bytes, s->h));
+    return FR_OK;
+}
+
+static fr_status fill(void *dst_d, int byte, size_t bytes, fr_gpu_stream *s, fr_err *err)
+{
+    GPU_TRY(s->device, cudaSetDevice(s->device));
+    GPU_TRY(s->device, cudaMemsetAsync(dst_d, byte, bytes, s->h));
+    return FR_OK;
+}
+
+/* ---- graphs --------------------------------------------------------------------------------- */
+
+static fr_status capture_begin(fr_gpu_stream *s, fr_err *err)
+{
+    GPU_TRY(s->device, cudaSetDevice(s->device));
+    GPU_TRY(s->device, cudaStreamBeginCapture(s->h, cudaStreamCaptureModeThreadLocal));
+    return FR_OK;
+}
+
+static fr_status capture_end(fr_gpu_stream *s, fr_gpu_graph **out, fr_err *err)
+{
+    cudaGraph_t graph = nullptr;
+    *out = nullptr;
+    GPU_TRY(s->device, cudaSetDevice(s->device));
+    GPU_TRY(s->device, cudaStreamEndCapture(s->h, &graph));
+    fr_gpu_graph *g = (fr_gpu_graph *)fr_mem_array(FR_MEM_GPU, 1, sizeof *g, err);
+    if (!g) {
+        cudaGraphDestroy(graph);
+        return FR_ENOMEM;
+    }
+    g->device = s->device;
+    cudaError_t e = cudaGraphInstantiate(&g->h, graph, 0);
+    cudaGraphDestroy(graph);
+    if (e != cudaSuccess) {
+        fr_mem_free(g);
+        return call_failed(e, s->device, "cudaGraphInstantiate", __LINE__, err);
+    }
+    *out = g;
+    return FR_OK;
+}
+
+static fr_status graph_launch(fr_gpu_graph *g, fr_gpu_stream *s, fr_err *err)
+{
+    GPU_TRY(s->device, cudaSetDevice(s->device));
+    GPU_TRY(s->device, cudaGraphLaunch(g->h, s->h));
+    return FR_OK;
+}
+
+static void graph_close(fr_gpu_graph *g)
+{
+    if (!g)
+        return;
+    cudaSetDevice(g->device);
+    cudaGraphExecDestroy(g->h);
+    cudaGetLastError();
+    fr_mem_free(g);
+}
+
+/* ---- operations: launchers with the device set and errors told ------------------------------ */
+
+#define OPERATION(name, args_type)                                                                 \
+    static fr_status name(const args_type *a, fr_gpu_stream *s, fr_err *err)                       \
+    {                                                                                              \
+        GPU_TRY(s->device, cudaSetDevice(s->device));                                              \
+        GPU_TRY(s->device, launch_##name(*a, s->h));                                               \
+        return FR_OK;                                                                              \
+    }
+OPERATION(rows, fr_gpu_rows_args)
+OPERATION(matvec, fr_gpu_matmul_args)
+OPERATION(matmul, fr_gpu_matmul_args)
+OPERATION(rms_norm, fr_gpu_norm_args)
+OPERATION(rope, fr_gpu_rope_args)
+OPERATION(router, fr_gpu_router_args)
+OPERATION(mix, fr_gpu_mix_args)
+OPERATION(kv_store, fr_gpu_kv_store_args)
+OPERATION(attn, fr_gpu_attn_args)
+#undef OPERATION
+
+static fr_status softmax(float *x_d, int64_t ldx, int64_t n_rows, int64_t cols, fr_gpu_stream *s,
+                         fr_err *err)
+{
+    GPU_TRY(s->device, cudaSetDevice(s->device));
+    GPU_TRY(s->device, launch_softmax(x_d, ldx, n_rows, cols, s->h));
+    return FR_OK;
+}
+
+static fr_status add(const float *a_d, const float *b_d, int64_t n, float *y_d, fr_gpu_stream *s,
+                     fr_err *err)
+{
+    GPU_TRY(s->device, cudaSetDevice(s->device));
+    GPU_TRY(s->device, launch_add(a_d, b_d, n, y_d, s->h));
+    return FR_OK;
+}
+
+static fr_status swiglu(const float *gate_d, const float *up_d, int64_t n, float *y_d,
+                        fr_gpu_stream *s, fr_err *err)
+{
+    GPU_TRY(s->device, cudaSetDevice(s->device));
+    GPU_TRY(s->device, launch_swiglu(gate_d, up_d, n, y_d, s->h));
+    return FR_OK;
+}
+
+static fr_status scale(const float *x_d, float factor, int64_t n, float *y_d, fr_gpu_stream *s,
+                       fr_err *err)
+{
+    GPU_TRY(s->device, cudaSetDevice(s->device));
+    GPU_TRY(s->device, launch_scale(x_d, factor, n, y_d, s->h));
+    return FR_OK;
+}
+
+} // namespace FERRY_GPU_NS
+
+using namespace FERRY_GPU_NS;
+
+#ifdef FERRY_CUDA_SIM
+#define GPU_TABLE gpu_table_sim
+#define GPU_NAME  "sim"
+#else
+#define GPU_TABLE gpu_table_cuda
+#define GPU_NAME  "cuda"
+#endif
+
+extern "C" const fr_gpu GPU_TABLE;
+extern "C" const fr_gpu GPU_TABLE = {GPU_NAME,      device_count,
+                                     device_info,   device_wait,
+                                     device_reset,  peer_enable,
+                                     arena_open,    arena_alloc,
+                                     arena_used,    arena_close,
+                                     host_alloc,    host_free,
+                                     host_register, host_unregister,
+                                     stream_open,   stream_close,
+                                     stream_wait,   stream_done,
+                                     stream_call,   event_open,
+                                     event_close,   event_record,
+                                     stream_after,  event_wait,
+                                     event_done,    event_elapsed_us,
+                                     copy_in,       copy_out,
+                                     copy_within,   copy_peer,
+                                     fill,          capture_begin,
+                                     capture_end,   graph_launch,
+                                     graph_close,   rows,
+                                     matvec,        matmul,
+                                     rms_norm,      rope,
+                                     router,        mix,
+                                     kv_store,      attn,
+                                     softmax,       add,
+                                     swiglu,        scale};

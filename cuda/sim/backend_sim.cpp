@@ -1,0 +1,2 @@
+/* cuda/backend.cu for the simulator; the build defines FERRY_CUDA_SIM. */
+#include "cuda/backend.cu"

@@ -1,0 +1,2 @@
+/* cuda/dense.cu for the simulator; the build defines FERRY_CUDA_SIM. */
+#include "cuda/dense.cu"

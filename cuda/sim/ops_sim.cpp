@@ -1,0 +1,2 @@
+/* cuda/ops.cu for the simulator; the build defines FERRY_CUDA_SIM. */
+#include "cuda/ops.cu"
