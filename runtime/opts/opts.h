@@ -24,7 +24,9 @@ typedef enum {
     FR_TOOL_BENCH = 64,
     FR_TOOL_QUANTIZE = 128,
     FR_TOOL_PERPLEXITY = 256,
-    FR_TOOL_IMATRIX = 512
+    FR_TOOL_IMATRIX = 512,
+    FR_TOOL_SWEEP = 1024,
+    FR_TOOL_BATCHED = 2048
 } fr_tool;
 
 typedef enum {

@@ -17,7 +17,10 @@ enum {
     QUANTIZE = FR_TOOL_QUANTIZE,
     PERPLEXITY = FR_TOOL_PERPLEXITY,
     IMATRIX = FR_TOOL_IMATRIX,
-    RUN = CLI | LOGITS | SERVER | BENCH | PERPLEXITY | IMATRIX, /* they compute with a model */
+    SWEEP = FR_TOOL_SWEEP,
+    BATCHED = FR_TOOL_BATCHED,
+    ONE_RUN = CLI | LOGITS | SERVER | PERPLEXITY | IMATRIX | SWEEP | BATCHED,
+    RUN = ONE_RUN | BENCH, /* they compute with a model; BENCH with several settings */
     ALL = RUN | TOKENIZE | GGUF | PLAN | QUANTIZE,
 
     OPTARG = OPTS_OPTARG,
@@ -61,6 +64,7 @@ const opts_section opts_sections[] = {
     {"server", "Server"},
     {"draft", "Draft model"},
     {"plan", "ferry-plan"},
+    {"bench", "Benchmarks"},
     {"logits", "ferry-logits"},
     {"tokenize", "ferry-tokenize"},
     {"perplexity", "ferry-perplexity and ferry-imatrix"},
@@ -83,10 +87,14 @@ static const struct {
     {FR_TOOL_GGUF, "ferry-gguf", 16, "FILE... [options]"},
     {FR_TOOL_SERVER, "ferry-server", 0, "-m FILE [options]"},
     {FR_TOOL_PLAN, "ferry-plan", 2, "-m FILE [options] | --diff OLD.json NEW.json [options]"},
-    {FR_TOOL_BENCH, "ferry-bench", 0, "-m FILE [options]"},
+    {FR_TOOL_BENCH, "ferry-bench", 64, "-m FILE [options] | --kernels [TYPE...] [options]"},
     {FR_TOOL_QUANTIZE, "ferry-quantize", 4, "[options] IN.gguf [OUT.gguf] TYPE [THREADS]"},
     {FR_TOOL_PERPLEXITY, "ferry-perplexity", 0, "-m FILE -f TEXT [options]"},
     {FR_TOOL_IMATRIX, "ferry-imatrix", 0, "-m FILE -f TEXT [-o FILE] [options]"},
+    {FR_TOOL_SWEEP, "ferry-sweep-bench", 16,
+     "-m FILE [options] | --plot OUT.svg TABLE... [options]"},
+    {FR_TOOL_BATCHED, "ferry-batched-bench", 0,
+     "-m FILE -npp N,... -ntg N,... -npl N,... [options]"},
 };
 
 static size_t tool_row(fr_tool tool)

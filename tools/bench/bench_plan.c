@@ -1,0 +1,348 @@
+/* The lists of the command line: settings and tests. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench/bench.h"
+
+enum { MAX_ITEMS = 4096 /* of one list, and of settings */, MAX_TOKENS = 1 << 24 };
+
+/* ---- numbers --------------------------------------------------------------------------------- */
+
+static fr_status add_int(bench_ints *list, int64_t v, fr_err *err)
+{
+    void *p = list->v;
+    FR_TRY(fr_mem_grow(FR_MEM_MISC, &p, &list->cap, list->n + 1, sizeof *list->v, err));
+    list->v = p;
+    list->v[list->n++] = v;
+    return FR_OK;
+}
+
+/* One item: N, A-B, A-B+STEP or A-B*FACTOR. *end is what follows it. */
+typedef struct {
+    long long from, to, step;
+    char op;
+} range;
+
+static bool read_range(const char *text, range *r, const char **end)
+{
+    char *p;
+    errno = 0;
+    r->from = r->to = strtoll(text, &p, 10);
+    r->op = '+', r->step = 1;
+    if (p == text)
+        return false;
+    if (*p == '-') {
+        text = p + 1;
+        r->to = strtoll(text, &p, 10);
+        if (p == text || r->to < r->from)
+            return false;
+    }
+    if (*p == '+' || *p == '*') {
+        r->op = *p;
+        text = p + 1;
+        r->step = strtoll(text, &p, 10);
+        if (p == text || r->step < (r->op == '*' ? 2 : 1))
+            return false;
+    }
+    *end = p;
+    return errno == 0 && (*p == ',' || *p == 0) && !(r->op == '*' && r->from < 1);
+}
+
+static fr_status add_range(const char *name, const range *r, bench_ints *out, fr_err *err)
+{
+    for (long long v = r->from; v <= r->to; v = r->op == '+' ? v + r->step : v * r->step) {
+        if (out->n >= MAX_ITEMS)
+            return fr_fail(err, FR_ERANGE, "%s: found more than %d values, expected fewer", name,
+                           MAX_ITEMS);
+        FR_TRY(add_int(out, v, err));
+    }
+    return FR_OK;
+}
+
+fr_status bench_parse_ints(const char *name, const char *text, int64_t low, int64_t high,
+                           bench_ints *out, fr_err *err)
+{
+    range r;
+    for (const char *p = text; p; p = *p == ',' ? p + 1 : NULL) {
+        if (!read_range(p, &r, &p))
+            return fr_fail(err, FR_EINVAL,
+                           "%s: found '%.80s', expected whole numbers joined by commas (1,2,4), or "
+                           "ranges (512-2048+512, 1-64*2)",
+                           name, text);
+        if (r.from < low || r.to > high)
+            return fr_fail(err, FR_ERANGE, "%s: found %lld, expected %lld to %lld", name,
+                           r.from < low ? r.from : r.to, (long long)low, (long long)high);
+        FR_TRY(add_range(name, &r, out, err));
+    }
+    return FR_OK;
+}
+
+static fr_status ints_of(const char *name, const fr_opt_list *list, int64_t low, int64_t high,
+                         int64_t otherwise, bench_ints *out, fr_err *err)
+{
+    for (size_t i = 0; i < list->n; i++)
+        FR_TRY(bench_parse_ints(name, list->items[i].text, low, high, out, err));
+    return list->n == 0 ? add_int(out, otherwise, err) : FR_OK;
+}
+
+/* ---- texts ----------------------------------------------------------------------------------- */
+
+typedef struct {
+    const char **v; /* owned; the texts are not */
+    size_t n, cap;
+} texts;
+
+static fr_status add_text(texts *t, const char *text, fr_err *err)
+{
+    void *p = t->v;
+    FR_TRY(fr_mem_grow(FR_MEM_MISC, &p, &t->cap, t->n + 1, sizeof *t->v, err));
+    t->v = p;
+    t->v[t->n++] = text;
+    return FR_OK;
+}
+
+/* A piece of an item, kept until the plan is freed. */
+static fr_status keep(bench_plan *p, const char *text, size_t n, const char **out, fr_err *err)
+{
+    void *items = p->texts.items;
+    FR_TRY(fr_mem_grow(FR_MEM_MISC, &items, &p->texts.cap, p->texts.n + 1, sizeof *p->texts.items,
+                       err));
+    p->texts.items = items;
+    char *copy = fr_mem_strndup(FR_MEM_MISC, text, n, err);
+    if (!copy)
+        return FR_ENOMEM;
+    p->texts.items[p->texts.n++] = (fr_opt_item){.text = copy};
+    *out = copy;
+    return FR_OK;
+}
+
+/* The registry's spelling of a type name, at p[0..n). */
+static fr_status cache_type(const char *name, const char *p, size_t n, const char **out,
+                            fr_err *err)
+{
+    fr_type type;
+    fr_layout layout;
+    if (!fr_type_from_name((fr_str){p, n}, &type, &layout) || layout != FR_LAYOUT_PLAIN)
+        return fr_fail(err, FR_EINVAL, "%s: found '%.*s', expected types such as f16,q8_0", name,
+                       (int)(n < 40 ? n : 40), p);
+    *out = fr_type_name(type, layout);
+    return FR_OK;
+}
+
+static fr_status types_of(const char *name, const fr_opt_list *list, const char *otherwise,
+                          texts *out, fr_err *err)
+{
+    for (size_t i = 0; i < list->n; i++) {
+        for (const char *p = list->items[i].text; p;) {
+            const char *type = NULL;
+            size_t n = strcspn(p, ",");
+            FR_TRY(cache_type(name, p, n, &type, err));
+            FR_TRY(add_text(out, type, err));
+            p = p[n] ? p + n + 1 : NULL;
+        }
+    }
+    return list->n == 0 ? add_text(out, otherwise, err) : FR_OK;
+}
+
+/* -m a.gguf -m b.gguf, or -m a.gguf,b.gguf where no file has that name. */
+static fr_status models_of(const fr_options *o, bench_plan *p, texts *out, fr_err *err)
+{
+    for (size_t i = 0; i < o->bench_model.n; i++) {
+        const char *text = o->bench_model.items[i].text;
+        fr_file f;
+        bool whole = !strchr(text, ',') || fr_file_open(text, &f, NULL) == FR_OK;
+        if (whole && strchr(text, ','))
+            fr_file_close(&f);
+        for (const char *at = text; at;) {
+            const char *path = NULL;
+            size_t n = whole ? strlen(at) : strcspn(at, ",");
+            FR_TRY(keep(p, at, n, &path, err));
+            FR_TRY(add_text(out, path, err));
+            at = at[n] ? at + n + 1 : NULL;
+        }
+    }
+    if (out->n == 0 && o->model) /* from the environment */
+        FR_TRY(add_text(out, o->model, err));
+    return out->n > 0 ? FR_OK : fr_opts_require(o, FR_OPT_model, err);
+}
+
+/* ---- tests ----------------------------------------------------------------------------------- */
+
+static fr_status add_test(bench_plan *p, const char *name, int64_t n_prompt, int64_t n_gen,
+                          int64_t n_depth, fr_err *err)
+{
+    bench_test *grown = fr_mem_realloc(FR_MEM_MISC, p->tests, (p->n_tests + 1) * sizeof *p->tests);
+    if (!grown)
+        return fr_fail(err, FR_ENOMEM, "tests: out of memory");
+    p->tests = grown;
+    bench_test *t = &p->tests[p->n_tests++];
+    *t = (bench_test){.n_prompt = n_prompt, .n_gen = n_gen, .n_depth = n_depth};
+    snprintf(t->name, sizeof t->name, "%s", name);
+    int64_t all = n_prompt + n_gen + n_depth;
+    const int64_t calls[] = {n_prompt, n_gen, n_depth};
+    p->n_ctx = all > p->n_ctx ? all : p->n_ctx;
+    for (int i = 0; i < 3; i++)
+        p->longest = calls[i] > p->longest ? calls[i] : p->longest;
+    return FR_OK;
+}
+
+/* " @ d4096" where there is a depth, as the ecosystem's tables have it. */
+static fr_status add_at_depth(bench_plan *p, int64_t n_prompt, int64_t n_gen, int64_t depth,
+                              fr_err *err)
+{
+    char name[48];
+    int n = 0;
+    if (n_prompt > 0)
+        n = snprintf(name, sizeof name, "pp%lld", (long long)n_prompt);
+    if (n_gen > 0)
+        n +=
+            snprintf(name + n, sizeof name - (size_t)n, "%stg%lld", n ? "+" : "", (long long)n_gen);
+    if (depth > 0)
+        snprintf(name + n, sizeof name - (size_t)n, " @ d%lld", (long long)depth);
+    return add_test(p, name, n_prompt, n_gen, depth, err);
+}
+
+static fr_status parse_pair(const char *name, const char *text, int64_t pair[2], fr_err *err)
+{
+    bench_ints v = {0};
+    fr_status st = bench_parse_ints(name, text, 1, MAX_TOKENS, &v, err);
+    if (st == FR_OK && v.n != 2)
+        st = fr_fail(err, FR_EINVAL, "%s: found '%.80s', expected two numbers, such as 512,128",
+                     name, text);
+    if (st == FR_OK)
+        pair[0] = v.v[0], pair[1] = v.v[1];
+    fr_mem_free(v.v);
+    return st;
+}
+
+static fr_status tests_at_depth(const fr_options *o, bench_plan *p, const bench_ints *pp,
+                                const bench_ints *tg, int64_t depth, fr_err *err)
+{
+    int64_t pair[2];
+    for (size_t i = 0; i < pp->n; i++)
+        if (pp->v[i] > 0)
+            FR_TRY(add_at_depth(p, pp->v[i], 0, depth, err));
+    for (size_t i = 0; i < tg->n; i++)
+        if (tg->v[i] > 0)
+            FR_TRY(add_at_depth(p, 0, tg->v[i], depth, err));
+    for (size_t i = 0; i < o->bench_pg.n; i++) {
+        FR_TRY(parse_pair("-pg", o->bench_pg.items[i].text, pair, err));
+        FR_TRY(add_at_depth(p, pair[0], pair[1], depth, err));
+    }
+    return FR_OK;
+}
+
+static fr_status make_tests(const fr_options *o, bench_plan *p, fr_err *err)
+{
+    bench_ints pp = {0}, tg = {0}, depth = {0};
+    int64_t pair[2];
+    char name[48];
+    fr_status st;
+    FR_TRY_OUT(st, ints_of("-p", &o->bench_prompt, 0, MAX_TOKENS, 512, &pp, err));
+    FR_TRY_OUT(st, ints_of("-n", &o->bench_gen, 0, MAX_TOKENS, 128, &tg, err));
+    FR_TRY_OUT(st, ints_of("-d", &o->bench_depth, 0, MAX_TOKENS, 0, &depth, err));
+    for (size_t i = 0; i < depth.n; i++)
+        FR_TRY_OUT(st, tests_at_depth(o, p, &pp, &tg, depth.v[i], err));
+    for (size_t i = 0; i < o->bench_gp.n; i++) {
+        FR_TRY_OUT(st, parse_pair("-gp", o->bench_gp.items[i].text, pair, err));
+        snprintf(name, sizeof name, "tg%lld@pp%lld", (long long)pair[1], (long long)pair[0]);
+        FR_TRY_OUT(st, add_test(p, name, 0, pair[1], pair[0], err));
+    }
+    if (p->n_tests == 0)
+        st = fr_fail(err, FR_EINVAL,
+                     "tests: found none, expected -p N, -n N, -pg PP,TG or -gp PP,TG above 0");
+out:
+    fr_mem_free(pp.v);
+    fr_mem_free(tg.v);
+    fr_mem_free(depth.v);
+    return st;
+}
+
+/* ---- settings -------------------------------------------------------------------------------- */
+
+typedef struct {
+    texts models, types_k, types_v;
+    bench_ints mla, batch, ubatch, threads;
+} lists;
+
+static fr_status read_lists(const fr_options *o, bench_plan *p, lists *l, fr_err *err)
+{
+    FR_TRY(models_of(o, p, &l->models, err));
+    FR_TRY(ints_of("-mla", &o->bench_mla, 0, 3, o->mla, &l->mla, err));
+    FR_TRY(ints_of("-b", &o->bench_batch, 1, 1 << 20, o->batch_size, &l->batch, err));
+    FR_TRY(ints_of("-ub", &o->bench_ubatch, 1, 1 << 20, o->ubatch_size, &l->ubatch, err));
+    FR_TRY(ints_of("-t", &o->bench_threads, 0, 4096, o->threads > 0 ? o->threads : 0, &l->threads,
+                   err));
+    FR_TRY(types_of("-ctk", &o->bench_type_k, o->cache_type_k, &l->types_k, err));
+    return types_of("-ctv", &o->bench_type_v, o->cache_type_v, &l->types_v, err);
+}
+
+/* Setting i of all combinations; the threads change fastest, the model slowest. */
+static bench_setting setting_at(const lists *l, size_t i)
+{
+    bench_setting s;
+    s.n_threads = l->threads.v[i % l->threads.n], i /= l->threads.n;
+    s.type_v = l->types_v.v[i % l->types_v.n], i /= l->types_v.n;
+    s.type_k = l->types_k.v[i % l->types_k.n], i /= l->types_k.n;
+    s.n_ubatch = l->ubatch.v[i % l->ubatch.n], i /= l->ubatch.n;
+    s.n_batch = l->batch.v[i % l->batch.n], i /= l->batch.n;
+    s.mla = l->mla.v[i % l->mla.n], i /= l->mla.n;
+    s.model = l->models.v[i];
+    return s;
+}
+
+static fr_status make_settings(const lists *l, bench_plan *p, fr_err *err)
+{
+    const size_t sizes[] = {l->threads.n, l->types_v.n, l->types_k.n, l->ubatch.n,
+                            l->batch.n,   l->mla.n,     l->models.n};
+    size_t n = 1;
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        if ((n *= sizes[i]) > MAX_ITEMS)
+            return fr_fail(err, FR_ERANGE,
+                           "settings: found more than %d combinations, expected fewer", MAX_ITEMS);
+    p->settings = FR_NEW(bench_setting, FR_MEM_MISC, n, err);
+    if (!p->settings)
+        return FR_ENOMEM;
+    p->n_settings = n;
+    for (size_t i = 0; i < n; i++)
+        p->settings[i] = setting_at(l, i);
+    p->show_mla = l->mla.n > 1 || l->mla.v[0] != FR_MLA_AUTO;
+    p->show_batch = l->batch.n > 1 || l->batch.v[0] != 2048;
+    p->show_ubatch = l->ubatch.n > 1 || l->ubatch.v[0] != 512;
+    p->show_type_k = l->types_k.n > 1 || strcmp(l->types_k.v[0], "f16") != 0;
+    p->show_type_v = l->types_v.n > 1 || strcmp(l->types_v.v[0], "f16") != 0;
+    return FR_OK;
+}
+
+fr_status bench_plan_make(const fr_options *o, bench_plan *out, fr_err *err)
+{
+    lists l = {0};
+    fr_status st;
+    *out = (bench_plan){0};
+    FR_TRY_OUT(st, read_lists(o, out, &l, err));
+    FR_TRY_OUT(st, make_settings(&l, out, err));
+    st = make_tests(o, out, err);
+out:
+    fr_mem_free(l.models.v);
+    fr_mem_free(l.types_k.v);
+    fr_mem_free(l.types_v.v);
+    fr_mem_free(l.mla.v);
+    fr_mem_free(l.batch.v);
+    fr_mem_free(l.ubatch.v);
+    fr_mem_free(l.threads.v);
+    if (st != FR_OK)
+        bench_plan_free(out);
+    return st;
+}
+
+void bench_plan_free(bench_plan *p)
+{
+    for (size_t i = 0; i < p->texts.n; i++)
+        fr_mem_free(p->texts.items[i].text);
+    fr_mem_free(p->texts.items);
+    fr_mem_free(p->settings);
+    fr_mem_free(p->tests);
+    *p = (bench_plan){0};
+}

@@ -1,0 +1,34 @@
+#include <math.h>
+
+#include "bench/bench.h"
+
+bench_mean bench_mean_of(const double *v, int n)
+{
+    double sum = 0, squares = 0;
+    for (int i = 0; i < n; i++)
+        sum += v[i];
+    double mean = sum / n;
+    for (int i = 0; i < n; i++)
+        squares += (v[i] - mean) * (v[i] - mean);
+    return (bench_mean){mean, n > 1 ? sqrt(squares / (n - 1)) : 0};
+}
+
+double bench_speed(const bench_result *r, int i)
+{
+    return (double)(r->test->n_prompt + r->test->n_gen) / r->seconds[i];
+}
+
+double bench_roofline(const bench_result *r, const char **of)
+{
+    const tool_model_work *m = r->model;
+    const bench_test *t = r->test;
+    double read = (r->before.read + r->after.read) / 2 * 1e9;
+    double int8 = (r->before.int8 + r->after.int8) / 2 * 1e9;
+    *of = t->n_gen == 0 ? "int8" : t->n_prompt == 0 ? "read" : "both";
+    if (!r->has_yards || read <= 0 || int8 <= 0)
+        return 0;
+    double least = (double)t->n_gen * m->token_bytes / read;
+    if (t->n_prompt > 0)
+        least += ((double)t->n_prompt * m->token_ops + m->output_ops) / int8;
+    return least / bench_mean_of(r->seconds, r->n).mean;
+}
