@@ -3,17 +3,29 @@
 #include "cpu/x86/native_rows.inc"
 
 /* X(NAME, TYPE, bytes of sixteen rows' block, their headers, columns of a scale, offset, step,
- * bits at, columns by 8, minima) */
+ * bits at, bytes of them, columns by 8, minima) */
 #define NATIVE_ALL(X)                                                                              \
-    X(q4_K, Q4_K, 2304, 0, 32, 0, 0, 0, false, true)                                               \
-    X(q6_K, Q6_K, 3360, 0, 16, 32, 0, 0, false, false)                                             \
-    X(iq4_k, IQ4_K, 2304, 0, 16, 128, 4, 32, false, false)                                         \
-    X(iq2_k, IQ2_K, 1216, 0, 16, 32, 5, 32, false, false)                                          \
-    X(iq3_xxs, IQ3_XXS, 1568, 0, 32, 64, 0, 0, true, false)
+    X(q2_K, Q2_K, 1344, 0, 16, 0, 0, 0, 0, false, true)                                            \
+    X(q3_K, Q3_K, 1760, 0, 16, 4, 0, 0, 0, false, false)                                           \
+    X(q4_K, Q4_K, 2304, 0, 32, 0, 0, 0, 0, false, true)                                            \
+    X(q5_K, Q5_K, 2816, 0, 32, 0, 0, 0, 0, false, true)                                            \
+    X(q6_K, Q6_K, 3360, 0, 16, 32, 0, 0, 0, false, false)                                          \
+    X(iq4_xs, IQ4_XS, 2176, 0, 32, 128, 0, 0, 0, false, false)                                     \
+    X(iq2_k, IQ2_K, 1216, 0, 16, 32, 5, 32, 2, false, false)                                       \
+    X(iq3_k, IQ3_K, 1760, 0, 16, 64, 4, 32, 2, false, false)                                       \
+    X(iq4_k, IQ4_K, 2304, 0, 16, 128, 4, 32, 2, false, false)                                      \
+    X(iq5_k, IQ5_K, 2816, 0, 16, 128, 2, 32, 2, false, false)                                      \
+    X(iq4_ks, IQ4_KS, 2176, 64, 32, 128, 4, 0, 16, false, false)                                   \
+    X(iq5_ks, IQ5_KS, 2688, 64, 32, 128, 2, 0, 16, false, false)                                   \
+    X(iq2_xxs, IQ2_XXS, 1056, 0, 32, 64, 0, 0, 0, true, false)                                     \
+    X(iq2_xs, IQ2_XS, 1184, 0, 16, 64, 0, 0, 0, true, false)                                       \
+    X(iq2_s, IQ2_S, 1312, 0, 16, 64, 0, 0, 0, true, false)                                         \
+    X(iq3_xxs, IQ3_XXS, 1568, 0, 32, 64, 0, 0, 0, true, false)                                     \
+    X(iq3_s, IQ3_S, 1760, 0, 32, 64, 0, 0, 0, true, false)
 
-#define NATIVE_DEFINE(NAME, TYPE, BYTES, META, COLS, OFFSET, STEP, AT, BY_8, MIN)                  \
+#define NATIVE_DEFINE(NAME, TYPE, BYTES, META, COLS, OFFSET, STEP, AT, EACH, BY_8, MIN)            \
     static const native_form native_form_##NAME = {FR_TYPE_##TYPE, BYTES, META, COLS, OFFSET,      \
-                                                   STEP,           AT,    2,    BY_8, MIN};        \
+                                                   STEP,           AT,    EACH, BY_8, MIN};        \
     static void dot_##NAME(const cpu_dot_args *a)                                                  \
     {                                                                                              \
         if (a->n_tokens >= GEMM_MIN_TOKENS)                                                        \

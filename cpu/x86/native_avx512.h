@@ -1,5 +1,5 @@
-/* The kernels of the native layout: sixteen rows at a time, one 32-bit lane of a 512-bit register
- * each.
+/* The kernels of the native layout for one token: sixteen rows at a time, one 32-bit lane of a
+ * 512-bit register each.
  *
  * A sub-block is 32 columns of the sixteen rows: eight registers, byte i of lane k being a code of
  * row k. A type states how its registers come out of a block (codes_), its scales (head_, scale_)
@@ -29,7 +29,7 @@ typedef struct {
 
 /* What a type looks codes up in, made once a call. */
 typedef struct {
-    __m512i t[18];
+    __m512i t[35];
 } native_tables;
 
 typedef void native_tables_fn(native_tables *t);
@@ -47,7 +47,7 @@ typedef struct {
     int offset;     /* what codes are above their weights */
     int step;       /* what a weight is more where its row's bit of its scale is set */
     int bits_at;    /* where those bits stand, 16 a scale */
-    int bits_bytes; /* from one scale's to the next one's: 2 */
+    int bits_bytes; /* from one scale's to the next one's: 2; or 16: bit 0 of a byte a row */
     bool by_8;      /* order of columns */
     bool min;
 } native_form;
@@ -56,21 +56,22 @@ typedef struct {
 
 /* A block of 256 activations as the sums want it. */
 typedef struct {
-    _Alignas(64) int8_t room[256];
-    const int8_t *q;
+    _Alignas(64) int8_t room[2][256];
+    const int8_t *q[2];   /* by_8 with scales of 16: with zeros for the other one's columns */
     int32_t start[2][16]; /* by scale, for rows whose bit is 0 and 1 */
     int16_t sums[16];     /* what minima are multiplied by */
 } native_x;
 
-/* Four bytes of columns j, 8 + j, 16 + j and 24 + j, for j = 0..7. */
-CPU_INLINE void native_by_8(const int8_t *q, int8_t *room)
+/* Four bytes of columns j, 8 + j, 16 + j and 24 + j, for j = 0..7; those of `kept`. */
+CPU_INLINE void native_by_8(const int8_t *q, __mmask64 kept, int8_t *room)
 {
     const __m512i step =
         _mm512_setr_epi32(0x18100800, 0x19110901, 0x1A120A02, 0x1B130B03, 0x1C140C04, 0x1D150D05,
                           0x1E160E06, 0x1F170F07, 0x38302820, 0x39312921, 0x3A322A22, 0x3B332B23,
                           0x3C342C24, 0x3D352D25, 0x3E362E26, 0x3F372F27);
     for (int i = 0; i < 256; i += 64)
-        _mm512_store_si512(room + i, _mm512_permutexvar_epi8(step, _mm512_loadu_si512(q + i)));
+        _mm512_store_si512(room + i,
+                           _mm512_maskz_permutexvar_epi8(kept, step, _mm512_loadu_si512(q + i)));
 }
 
 /* -offset times the sums of 16 or of 32 activations. */
@@ -89,10 +90,13 @@ CPU_INLINE void native_starts(__m256i sums, int offset, int scale_cols, int32_t 
 CPU_INLINE void native_prepare(const fr_act_q8_256 *from, const native_form *f, native_x *x)
 {
     __m256i sums = avx2_load(from->sums);
-    x->q = from->q;
+    x->q[0] = x->q[1] = from->q;
     if (f->by_8) {
-        native_by_8(from->q, x->room);
-        x->q = x->room;
+        const bool two = f->scale_cols == 16;
+        native_by_8(from->q, two ? 0x3333333333333333 : ~0ull, x->room[0]);
+        if (two)
+            native_by_8(from->q, 0xCCCCCCCCCCCCCCCC, x->room[1]);
+        x->q[0] = x->room[0], x->q[1] = x->room[1];
     }
     if (f->offset)
         native_starts(sums, f->offset, f->scale_cols, x->start[0]);
@@ -122,22 +126,28 @@ CPU_INLINE __m512i native_start(const uint8_t *p, const native_x *x, int s, cons
     __m512i start = _mm512_set1_epi32(x->start[0][s]);
     if (!f->step)
         return start;
-    uint16_t bits;
-    memcpy(&bits, p + f->bits_at + s * f->bits_bytes, sizeof bits);
-    return _mm512_mask_set1_epi32(start, _cvtu32_mask16(bits), x->start[1][s]);
+    const uint8_t *at = p + f->bits_at + s * f->bits_bytes;
+    __mmask16 set;
+    if (f->bits_bytes == 2)
+        memcpy(&set, at, sizeof set);
+    else
+        set = _mm_test_epi8_mask(avx2_load_half(at), _mm_set1_epi8(1));
+    return _mm512_mask_set1_epi32(start, set, x->start[1][s]);
 }
 
 /* part + scale * sum for sub-block b. */
 CPU_INLINE __m512 native_sub_block(__m512 part, const uint8_t *p, const __m512i w[8],
-                                   const __m512 scale[2], const native_x *x, int b,
+                                   const native_head *h, const native_tables *t,
+                                   native_scale_fn *scale, const native_x *x, int b,
                                    const native_form *f)
 {
-    const int per = f->scale_cols / 4;
-    for (int i = 0; i < 8 / per; i++) {
-        __m512i sum = native_start(p, x, b * (8 / per) + i, f);
-        for (int j = i * per; j < (i + 1) * per; j++)
-            sum = _mm512_dpbusd_epi32(sum, w[j], native_four(x->q + 32 * b + 4 * j));
-        part = _mm512_fmadd_ps(scale[i], _mm512_cvtepi32_ps(sum), part);
+    const int n = 32 / f->scale_cols, per = f->by_8 ? 8 : 8 / n; /* registers of a scale */
+    for (int i = 0; i < n; i++) {
+        const int first = f->by_8 ? 0 : i * per;
+        __m512i sum = native_start(p, x, b * n + i, f);
+        for (int j = first; j < first + per; j++)
+            sum = _mm512_dpbusd_epi32(sum, w[j], native_four(x->q[i] + 32 * b + 4 * j));
+        part = _mm512_fmadd_ps(scale(p, h, t, b * n + i), _mm512_cvtepi32_ps(sum), part);
     }
     return part;
 }
@@ -167,68 +177,54 @@ CPU_INLINE __m512 native_add(__m512 acc, const native_head *h, const native_x *x
 
 /* ---- sixteen rows ---------------------------------------------------------------------------- */
 
-/* n tokens: acc[t]. */
-CPU_INLINE void native_tile(const cpu_dot_args *a, const uint8_t *group, const int n,
-                            const native_form *f, const native_tables *t, native_head_fn *head,
-                            native_codes_fn *codes, native_scale_fn *scale_of, __m512 *acc)
+CPU_INLINE __m512 native_group(const cpu_dot_args *a, const uint8_t *group, const native_form *f,
+                               const native_tables *t, native_head_fn *head, native_codes_fn *codes,
+                               native_scale_fn *scale)
 {
-    native_x x[CPU_MAX_TOKENS];
-    __m512 part[CPU_MAX_TOKENS];
+    const fr_act_q8_256 *from = a->x[0];
     const uint8_t *p = group + f->meta;
-    for (int64_t i = 0; i < a->cols / 256; i++, p += f->bytes) {
+    __m512 y = _mm512_setzero_ps();
+    for (int64_t i = 0; i < a->cols / 256; i++, p += f->bytes, from++) {
         native_head h;
+        native_x x;
+        __m512 part = _mm512_setzero_ps();
         head(p, group, &h);
         avx2_prefetch(p + NATIVE_AHEAD, f->bytes);
-        for (int k = 0; k < n; k++) {
-            native_prepare((const fr_act_q8_256 *)a->x[k] + i, f, &x[k]);
-            part[k] = _mm512_setzero_ps();
-        }
+        native_prepare(from, f, &x);
 #pragma GCC unroll 8
         for (int b = 0; b < 8; b++) {
             __m512i w[8];
-            __m512 scale[2];
             codes(p, b, t, w);
-            for (int s = 0; s < 32 / f->scale_cols; s++)
-                scale[s] = scale_of(p, &h, t, b * (32 / f->scale_cols) + s);
-            for (int k = 0; k < n; k++)
-                part[k] = native_sub_block(part[k], p, w, scale, &x[k], b, f);
+            part = native_sub_block(part, p, w, &h, t, scale, &x, b, f);
         }
-        for (int k = 0; k < n; k++)
-            acc[k] =
-                native_add(acc[k], &h, &x[k], ((const fr_act_q8_256 *)a->x[k] + i)->d, part[k], f);
+        y = native_add(y, &h, &x, from->d, part, f);
     }
+    return y;
 }
 
 /* Rows r0.. of which some may lie outside the call. */
-CPU_INLINE void native_store(const cpu_dot_args *a, int64_t r0, int t, __m512 sums)
+CPU_INLINE void native_store(const cpu_dot_args *a, int64_t r0, __m512 sums)
 {
     int64_t skip = a->row_from - r0, left = a->row_to - r0;
     uint32_t lanes = left < NATIVE_ROWS ? (1u << left) - 1 : 0xFFFF;
     if (skip <= 0) {
-        _mm512_mask_storeu_ps(a->y[t] - skip, (__mmask16)lanes, sums);
+        _mm512_mask_storeu_ps(a->y[0] - skip, (__mmask16)lanes, sums);
         return;
     }
     lanes &= 0xFFFFu << skip;
-    _mm512_mask_compressstoreu_ps(a->y[t], (__mmask16)lanes, sums);
+    _mm512_mask_compressstoreu_ps(a->y[0], (__mmask16)lanes, sums);
 }
 
+/* One token. */
 CPU_INLINE void native_dot(const cpu_dot_args *a, const native_form *f, native_tables_fn *tables,
-                           native_head_fn *head, native_codes_fn *codes, native_scale_fn *scale_of)
+                           native_head_fn *head, native_codes_fn *codes, native_scale_fn *scale)
 {
     native_tables t;
     const size_t row_bytes = fr_row_bytes(f->type, FR_LAYOUT_NATIVE, a->cols);
     tables(&t);
     for (int64_t r = a->row_from / NATIVE_ROWS * NATIVE_ROWS; r < a->row_to; r += NATIVE_ROWS) {
-        __m512 acc[CPU_MAX_TOKENS];
         const uint8_t *group = (const uint8_t *)a->base + (size_t)r * row_bytes;
-        for (int k = 0; k < a->n_tokens; k++)
-            acc[k] = _mm512_setzero_ps();
-        if (a->n_tokens == 1)
-            native_tile(a, group, 1, f, &t, head, codes, scale_of, acc);
-        else
-            native_tile(a, group, a->n_tokens, f, &t, head, codes, scale_of, acc);
-        for (int k = 0; k < a->n_tokens; k++)
-            native_store(a, r, k, acc[k]);
+        native_store(a, r, native_group(a, group, f, &t, head, codes, scale));
     }
 }
 

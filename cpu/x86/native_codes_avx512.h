@@ -123,6 +123,26 @@ CPU_INLINE void scales_6x8_16(const uint8_t *p, native_head *h)
     }
 }
 
+/* iq4_xs: eight scales minus 32, high bits at p, nibbles at p + 32. */
+CPU_INLINE void scales_6x8_only(const uint8_t *p, native_head *h)
+{
+    const __m512i high = _mm512_broadcast_i64x4(avx2_load(p)), low = load_64(p + 32);
+    const __m512i upper = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi16(2), 1);
+    for (int i = 0; i < 2; i++) {
+        __m512i two = _mm512_srlv_epi16(moved(high, 4 * i, 0), upper);
+        __m512i six = masked(select_bits(0x30, left(two, 4), moved(low, 4 * i, 0)), 63);
+        _mm512_store_si512(h->sc[4 * i], _mm512_sub_epi8(six, _mm512_set1_epi8(32)));
+    }
+}
+
+/* Scale bytes whose bit 0 says something else, minus 127. */
+CPU_INLINE void scales_even(const uint8_t *p, native_head *h)
+{
+    for (int i = 0; i < 2; i++)
+        _mm512_store_si512(
+            h->sc[4 * i], _mm512_sub_epi8(masked(load_64(p + 64 * i), 254), _mm512_set1_epi8(127)));
+}
+
 /* FR_SCALE_LANES_16 and _8: a table of floats finds the scale. */
 CPU_INLINE __m512 lane_scale(__m512i lanes, __m512i table, int i)
 {
@@ -138,7 +158,8 @@ CPU_INLINE __m512 sign_scale(const uint8_t *p)
     return _mm512_cvtepi32_ps(_mm512_srli_epi32(v, 6));
 }
 
-/* ---- q4_K, q6_K ------------------------------------------------------------------------------ */
+/* ---- minima and plain numbers
+ * ------------------------------------------------------------------------------ */
 
 N_TABLES(q4_K)
 {
@@ -198,7 +219,130 @@ N_SCALE(q6_K)
     return scale_bytes(p + 32 + 16 * s);
 }
 
-/* ---- iq4_k, iq2_k ---------------------------------------------------------------------------- */
+N_TABLES(q5_K)
+{
+    (void)t;
+}
+
+N_HEAD(q5_K)
+{
+    head_16_q4_K(p, meta, h);
+}
+
+N_CODES(q5_K)
+{
+    (void)t;
+    const __m512i fifth = load_64(p + 256 + 64 * b);
+    for (int j = 0; j < 4; j++) {
+        __m512i v = load_64(p + 768 + 256 * b + 64 * j);
+        w[j] = masked(select_bits(16, moved(fifth, j, 4), v), 31);
+        w[4 + j] = masked(select_bits(16, moved(fifth, 4 + j, 4), right(v, 4)), 31);
+    }
+}
+
+N_SCALE(q5_K)
+{
+    (void)p, (void)t;
+    return scale_bytes(h->sc[s]);
+}
+
+/* Two-bit codes, T16, by tables of bits 0..1, 2..3 and 4..5. */
+CPU_INLINE void t16_by(const uint8_t *p, const __m512i t[3], __m512i w[8])
+{
+    for (int i = 0; i < 2; i++) {
+        __m512i v = load_64(p + 64 * i);
+        for (int j = 0; j < 3; j++)
+            w[4 * i + j] = byte_of(t[j], v);
+        w[4 * i + 3] = byte_of(t[2], right(v, 2));
+    }
+}
+
+N_TABLES(q2_K)
+{
+    static const int8_t values[4] = {0, 1, 2, 3};
+    for (int i = 0; i < 3; i++)
+        t->t[i] = table_of(values, 4, 2 * i, 0);
+    t->t[3] = float_steps(0, 1);
+}
+
+N_HEAD(q2_K)
+{
+    (void)meta;
+    h->d = sixteen_halves(p);
+    h->m = sixteen_halves(p + 32);
+    for (int i = 0; i < 2; i++) {
+        __m512i both = load_64(p + 192 + 64 * i);
+        h->lanes[i] = load_64(p + 64 + 64 * i);
+        _mm512_store_si512(h->mn[2 * i], masked(both, 15));
+        _mm512_store_si512(h->mn[4 + 2 * i], masked(right(both, 4), 15));
+    }
+}
+
+N_CODES(q2_K)
+{
+    t16_by(p + 320 + 128 * b, t->t, w);
+}
+
+N_SCALE(q2_K)
+{
+    (void)p;
+    return lane_scale(h->lanes[s / 8], t->t[3], s % 8);
+}
+
+/* Three-bit codes, T16 and FR_B16_THIRD: an index has the low bits of two codes in bits 0..3 and
+ * their third bits in 4 and 5; a table for each of the two. */
+CPU_INLINE void tables_of_3(const int8_t values[8], const int offset, __m512i t[2])
+{
+    const __m512i index = each_index(), eight = _mm512_broadcast_i64x2(
+                                            _mm_loadl_epi64((const __m128i *)(const void *)values));
+    for (int i = 0; i < 2; i++) {
+        __m512i low = masked(moved(index, 2 * i, 0), 3), high = masked(moved(index, 4 + i, 2), 4);
+        __m512i found = _mm512_shuffle_epi8(eight, _mm512_or_si512(low, high));
+        t[i] = _mm512_add_epi8(found, _mm512_set1_epi8((char)offset));
+    }
+}
+
+CPU_INLINE void t16_third_by(const uint8_t *p, const uint8_t *third, const __m512i t[2],
+                             __m512i w[8])
+{
+    const __m512i high = load_64(third);
+    for (int i = 0; i < 2; i++) {
+        const __m512i v = load_64(p + 64 * i);
+        for (int j = 0; j < 2; j++) {
+            const int from = 4 - 4 * i + 2 * j;
+            __m512i both = select_bits(0x30, moved(high, from, 4), moved(v, 4 * j, 0));
+            w[4 * i + 2 * j] = byte_of(t[0], both);
+            w[4 * i + 2 * j + 1] = byte_of(t[1], both);
+        }
+    }
+}
+
+N_TABLES(q3_K)
+{
+    static const int8_t values[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+    tables_of_3(values, 0, t->t);
+}
+
+N_HEAD(q3_K)
+{
+    (void)meta;
+    h->d = sixteen_halves(p);
+    scales_6x16(p + 32, h);
+}
+
+N_CODES(q3_K)
+{
+    t16_third_by(p + 736 + 128 * b, p + 224 + 64 * b, t->t, w);
+}
+
+N_SCALE(q3_K)
+{
+    (void)p, (void)t;
+    return scale_bytes(h->sc[s]);
+}
+
+/* ---- tables of values
+ * ---------------------------------------------------------------------------- */
 
 N_TABLES(iq4_k)
 {
@@ -212,13 +356,19 @@ N_HEAD(iq4_k)
     scales_6x16(p + 64, h);
 }
 
-N_CODES(iq4_k)
+/* N16 by a table of 16. */
+CPU_INLINE void n16_by(const uint8_t *p, __m512i table, __m512i w[8])
 {
     for (int j = 0; j < 4; j++) {
-        __m512i v = load_64(p + 256 + 256 * b + 64 * j);
-        w[j] = byte_of(t->t[0], v);
-        w[4 + j] = byte_of(t->t[0], right(v, 4));
+        __m512i v = load_64(p + 64 * j);
+        w[j] = byte_of(table, v);
+        w[4 + j] = byte_of(table, right(v, 4));
     }
+}
+
+N_CODES(iq4_k)
+{
+    n16_by(p + 256 + 256 * b, t->t[0], w);
 }
 
 N_SCALE(iq4_k)
@@ -244,12 +394,7 @@ N_HEAD(iq2_k)
 
 N_CODES(iq2_k)
 {
-    for (int i = 0; i < 2; i++) {
-        __m512i v = load_64(p + 192 + 128 * b + 64 * i);
-        for (int j = 0; j < 3; j++)
-            w[4 * i + j] = byte_of(t->t[j], v);
-        w[4 * i + 3] = byte_of(t->t[2], right(v, 2));
-    }
+    t16_by(p + 192 + 128 * b, t->t, w);
 }
 
 N_SCALE(iq2_k)
@@ -258,14 +403,168 @@ N_SCALE(iq2_k)
     return lane_scale(h->lanes[s / 8], t->t[3], s % 8);
 }
 
+N_TABLES(iq4_xs)
+{
+    tables_iq4_k(t);
+}
+
+N_HEAD(iq4_xs)
+{
+    (void)meta;
+    h->d = sixteen_halves(p);
+    scales_6x8_only(p + 32, h);
+}
+
+N_CODES(iq4_xs)
+{
+    n16_by(p + 128 + 256 * b, t->t[0], w);
+}
+
+N_SCALE(iq4_xs)
+{
+    (void)p, (void)t;
+    return scale_bytes(h->sc[s]);
+}
+
+N_TABLES(iq4_ks)
+{
+    tables_iq4_k(t);
+}
+
+N_HEAD(iq4_ks)
+{
+    h->d = _mm512_loadu_ps(meta);
+    scales_even(p, h);
+}
+
+N_CODES(iq4_ks)
+{
+    n16_by(p + 128 + 256 * b, t->t[0], w);
+}
+
+N_SCALE(iq4_ks)
+{
+    (void)p, (void)t;
+    return scale_bytes(h->sc[s]);
+}
+
+/* 32 values by five bits of the index. */
+N_TABLES(iq5_k)
+{
+    __m512i v = _mm512_broadcast_i64x4(avx2_load(fr_iq5nl_values));
+    t->t[0] = _mm512_add_epi8(v, _mm512_set1_epi8(-128));
+}
+
+CPU_INLINE void n16_fifth_by(const uint8_t *p, const uint8_t *bits, __m512i table, __m512i w[8])
+{
+    const __m512i fifth = load_64(bits);
+    for (int j = 0; j < 4; j++) {
+        __m512i v = load_64(p + 64 * j);
+        w[j] = byte_of(table, select_bits(16, moved(fifth, j, 4), v));
+        w[4 + j] = byte_of(table, select_bits(16, moved(fifth, 4 + j, 4), right(v, 4)));
+    }
+}
+
+N_HEAD(iq5_k)
+{
+    (void)meta;
+    h->d = sixteen_halves(p);
+    scales_6x16(p + 64, h);
+}
+
+N_CODES(iq5_k)
+{
+    n16_fifth_by(p + 768 + 256 * b, p + 256 + 64 * b, t->t[0], w);
+}
+
+N_SCALE(iq5_k)
+{
+    (void)p, (void)t;
+    return scale_bytes(h->sc[s]);
+}
+
+N_TABLES(iq5_ks)
+{
+    tables_iq5_k(t);
+}
+
+N_HEAD(iq5_ks)
+{
+    h->d = _mm512_loadu_ps(meta);
+    scales_even(p, h);
+}
+
+N_CODES(iq5_ks)
+{
+    n16_fifth_by(p + 640 + 256 * b, p + 128 + 64 * b, t->t[0], w);
+}
+
+N_SCALE(iq5_ks)
+{
+    (void)p, (void)t;
+    return scale_bytes(h->sc[s]);
+}
+
+N_TABLES(iq3_k)
+{
+    tables_of_3(fr_iq3nl_values, 64, t->t);
+    t->t[2] = float_steps(1, 2);
+}
+
+N_HEAD(iq3_k)
+{
+    (void)meta;
+    h->d = sixteen_halves(p);
+    h->lanes[0] = load_64(p + 96);
+    h->lanes[1] = load_64(p + 160);
+}
+
+N_CODES(iq3_k)
+{
+    t16_third_by(p + 736 + 128 * b, p + 224 + 64 * b, t->t, w);
+}
+
+N_SCALE(iq3_k)
+{
+    __mmask16 minus;
+    memcpy(&minus, p + 64 + 2 * s, sizeof minus);
+    __m512 scale = lane_scale(h->lanes[s / 8], t->t[2], s % 8);
+    return _mm512_mask_xor_ps(scale, minus, scale, _mm512_set1_ps(-0.0f));
+}
+
 /* ---- codebooks ------------------------------------------------------------------------------- */
 
-/* 64 bytes out of a table of 256. */
-CPU_INLINE __m512i byte_of_256(const __m512i t[4], __m512i index, __mmask64 upper)
+/* 64 bytes out of a table of 256, 512 or 1024: bit 7 of the index and those above it as masks. */
+CPU_INLINE __m512i byte_of_256(const __m512i t[4], __m512i index, __mmask64 bit_7)
 {
     __m512i low = _mm512_permutex2var_epi8(t[0], index, t[1]);
     __m512i high = _mm512_permutex2var_epi8(t[2], index, t[3]);
-    return _mm512_mask_blend_epi8(upper, low, high);
+    return _mm512_mask_blend_epi8(bit_7, low, high);
+}
+
+CPU_INLINE __m512i byte_of_512(const __m512i t[8], __m512i index, __mmask64 bit_7, __mmask64 bit_8)
+{
+    return _mm512_mask_blend_epi8(bit_8, byte_of_256(t, index, bit_7),
+                                  byte_of_256(t + 4, index, bit_7));
+}
+
+CPU_INLINE __m512i byte_of_1024(const __m512i t[16], __m512i index, __mmask64 bit_7,
+                                __mmask64 bit_8, __mmask64 bit_9)
+{
+    return _mm512_mask_blend_epi8(bit_9, byte_of_512(t, index, bit_7, bit_8),
+                                  byte_of_512(t + 8, index, bit_7, bit_8));
+}
+
+CPU_INLINE void load_table(const uint8_t *from, const int n, __m512i *t)
+{
+    for (int i = 0; i < n; i++)
+        t[i] = load_64(from + 64 * i);
+}
+
+/* Bit n of every byte. */
+CPU_INLINE __mmask64 bit_mask(__m512i v, const int n)
+{
+    return _mm512_movepi8_mask(left(v, 7 - n));
 }
 
 /* The eight signs of running xors in bits 0..6. */
@@ -275,20 +574,30 @@ CPU_INLINE __m512i signs_of_7(__m512i v)
 }
 
 /* iq3: bytes of a level in bits 0..2, its sign in bit 3, the next one's in bit 4, and its level in
- * bits 5..7, at two places of the index; values 64 +- level. */
+ * bits 5..7. t[0] finds the first by bits 0..3, t[1] the second, shifted by 4, by 0..3; values are
+ * 64 +- those of the levels. */
+CPU_INLINE void level_tables_3(const int8_t values[16], __m512i t[2])
+{
+    const __m512i index = each_index();
+    t[0] = table_of(values, 16, 0, 64);
+    t[1] = byte_of(t[0], _mm512_or_si512(masked(right(index, 1), 7), masked(left(index, 3), 8)));
+}
+
+/* Weights 4i + 2j and 4i + 2j + 1 of every group of 8. */
+CPU_INLINE void weights_of_3(__m512i levels, __m512i signs, const int first, const __m512i t[2],
+                             __m512i w[8])
+{
+    levels = select_bits(0x18, moved(signs, first, 3), levels);
+    w[first] = byte_of(t[0], levels);
+    w[first + 1] = byte_of(t[1], right(levels, 4));
+}
+
 N_TABLES(iq3_xxs)
 {
     static const int8_t values[16] = {4,  12,  20,  28,  36,  44,  52,  62,
                                       -4, -12, -20, -28, -36, -44, -52, -62};
-    for (int i = 0; i < 4; i++) {
-        t->t[i] = load_64(cpu_native_books.iq3_xxs[0] + 64 * i);
-        t->t[4 + i] = load_64(cpu_native_books.iq3_xxs[1] + 64 * i);
-    }
-    t->t[8] = table_of(values, 16, 0, 64);
-    /* sign in bit 0, level in bits 1..3, after a shift by 4 */
-    __m512i index = each_index();
-    index = _mm512_or_si512(masked(right(index, 1), 7), masked(left(index, 3), 8));
-    t->t[9] = byte_of(t->t[8], index);
+    load_table(cpu_native_books.iq3_xxs[0], 8, t->t);
+    level_tables_3(values, t->t + 8);
 }
 
 N_HEAD(iq3_xxs)
@@ -302,13 +611,10 @@ N_CODES(iq3_xxs)
     const __m512i signs = signs_of_7(load_64(p + 32 + 64 * b));
     for (int i = 0; i < 2; i++) {
         __m512i index = load_64(p + 544 + 128 * b + 64 * i);
-        __mmask64 upper = _mm512_movepi8_mask(index);
-        for (int j = 0; j < 2; j++) {
-            __m512i both = byte_of_256(t->t + 4 * j, index, upper);
-            both = select_bits(0x18, moved(signs, 4 * i + 2 * j, 3), both);
-            w[4 * i + 2 * j] = byte_of(t->t[8], both);
-            w[4 * i + 2 * j + 1] = byte_of(t->t[9], right(both, 4));
-        }
+        __mmask64 bit_7 = _mm512_movepi8_mask(index);
+        for (int j = 0; j < 2; j++)
+            weights_of_3(byte_of_256(t->t + 4 * j, index, bit_7), signs, 4 * i + 2 * j, t->t + 8,
+                         w);
     }
 }
 
@@ -316,6 +622,153 @@ N_SCALE(iq3_xxs)
 {
     (void)h, (void)t;
     return sign_scale(p + 32 + 64 * s);
+}
+
+N_TABLES(iq3_s)
+{
+    static const int8_t values[16] = {1, 3, 5, 7, 9, 11, 13, 15, -1, -3, -5, -7, -9, -11, -13, -15};
+    load_table(cpu_native_books.iq3_s[0], 16, t->t);
+    level_tables_3(values, t->t + 16);
+    t->t[18] = float_steps(1, 2);
+}
+
+N_HEAD(iq3_s)
+{
+    (void)meta;
+    h->d = sixteen_halves(p);
+    h->lanes[0] = load_64(p + 32);
+}
+
+N_CODES(iq3_s)
+{
+    const __m512i signs = load_64(p + 224 + 64 * b), ninth = load_64(p + 96 + 64 * (b / 4));
+    for (int i = 0; i < 2; i++) {
+        __m512i index = load_64(p + 736 + 128 * b + 64 * i);
+        __mmask64 bit_7 = _mm512_movepi8_mask(index), bit_8 = bit_mask(ninth, 2 * (b % 4) + i);
+        for (int j = 0; j < 2; j++)
+            weights_of_3(byte_of_512(t->t + 8 * j, index, bit_7, bit_8), signs, 4 * i + 2 * j,
+                         t->t + 16, w);
+    }
+}
+
+N_SCALE(iq3_s)
+{
+    (void)p;
+    return lane_scale(h->lanes[0], t->t[18], s);
+}
+
+/* iq2: two levels of two bits in bits 0..3, their signs in 4 and 5; a table for each. */
+CPU_INLINE void level_tables_2(__m512i t[2])
+{
+    const __m512i index = each_index();
+    const __m512i values = _mm512_set4_epi32(0, 0, 0x00D5E7F8, 0x002B1908); /* 8 25 43, and minus */
+    for (int i = 0; i < 2; i++) {
+        __m512i low = masked(moved(index, 2 * i, 0), 3), sign = masked(moved(index, 4 + i, 2), 4);
+        __m512i found = _mm512_shuffle_epi8(values, _mm512_or_si512(low, sign));
+        t[i] = _mm512_add_epi8(found, _mm512_set1_epi8(64));
+    }
+}
+
+/* Weights 4i .. 4i + 3 of every group of 8 from their levels. */
+CPU_INLINE void weights_of_2(__m512i levels, __m512i signs, const int i, const __m512i t[2],
+                             __m512i w[8])
+{
+    for (int j = 0; j < 2; j++) {
+        const int first = 4 * i + 2 * j;
+        __m512i both = select_bits(0x30, moved(signs, first, 4), moved(levels, 4 * j, 0));
+        w[first] = byte_of(t[0], both);
+        w[first + 1] = byte_of(t[1], both);
+    }
+}
+
+N_TABLES(iq2_xxs)
+{
+    load_table(cpu_native_books.iq2_xxs[0], 8, t->t);
+    level_tables_2(t->t + 8);
+}
+
+/* d / 8: scales are 2 * sc + 1. */
+CPU_INLINE void d_of_eighths(const uint8_t *p, native_head *h)
+{
+    h->d = _mm512_mul_ps(sixteen_halves(p), _mm512_set1_ps(0.125f));
+}
+
+N_HEAD(iq2_xxs)
+{
+    (void)meta;
+    d_of_eighths(p, h);
+}
+
+N_CODES(iq2_xxs)
+{
+    const __m512i signs = signs_of_7(load_64(p + 32 + 64 * b)), index = load_64(p + 544 + 64 * b);
+    const __mmask64 bit_7 = _mm512_movepi8_mask(index);
+    for (int i = 0; i < 2; i++)
+        weights_of_2(byte_of_256(t->t + 4 * i, index, bit_7), signs, i, t->t + 8, w);
+}
+
+N_SCALE(iq2_xxs)
+{
+    (void)h, (void)t;
+    return sign_scale(p + 32 + 64 * s);
+}
+
+N_TABLES(iq2_xs)
+{
+    load_table(cpu_native_books.iq2_xs[0], 16, t->t);
+    level_tables_2(t->t + 16);
+    t->t[18] = float_steps(1, 2);
+}
+
+N_HEAD(iq2_xs)
+{
+    (void)meta;
+    d_of_eighths(p, h);
+    h->lanes[0] = load_64(p + 32);
+    h->lanes[1] = load_64(p + 96);
+}
+
+N_CODES(iq2_xs)
+{
+    const __m512i high = load_64(p + 672 + 64 * b), index = load_64(p + 160 + 64 * b);
+    const __mmask64 bit_7 = _mm512_movepi8_mask(index), bit_8 = _mm512_movepi8_mask(high);
+    for (int i = 0; i < 2; i++)
+        weights_of_2(byte_of_512(t->t + 8 * i, index, bit_7, bit_8), signs_of_7(high), i, t->t + 16,
+                     w);
+}
+
+N_SCALE(iq2_xs)
+{
+    (void)p;
+    return lane_scale(h->lanes[s / 8], t->t[18], s % 8);
+}
+
+N_TABLES(iq2_s)
+{
+    load_table(cpu_native_books.iq2_s[0], 32, t->t);
+    level_tables_2(t->t + 32);
+    t->t[34] = float_steps(1, 2);
+}
+
+N_HEAD(iq2_s)
+{
+    head_16_iq2_xs(p, meta, h);
+}
+
+N_CODES(iq2_s)
+{
+    const __m512i high = load_64(p + 1184 + 64 * (b / 4)), index = load_64(p + 160 + 64 * b);
+    const __mmask64 bit_7 = _mm512_movepi8_mask(index), bit_8 = bit_mask(high, 2 * (b % 4));
+    const __mmask64 bit_9 = bit_mask(high, 2 * (b % 4) + 1);
+    for (int i = 0; i < 2; i++)
+        weights_of_2(byte_of_1024(t->t + 16 * i, index, bit_7, bit_8, bit_9),
+                     load_64(p + 672 + 64 * b), i, t->t + 32, w);
+}
+
+N_SCALE(iq2_s)
+{
+    (void)p;
+    return lane_scale(h->lanes[s / 8], t->t[34], s % 8);
 }
 
 #endif

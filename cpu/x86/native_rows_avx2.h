@@ -117,7 +117,8 @@ CPU_INLINE void half_sign_scales(const rows_at *at, int byte, rows_head *h)
     }
 }
 
-/* ---- q4_K, q6_K ------------------------------------------------------------------------------ */
+/* ---- minima and plain numbers
+ * ------------------------------------------------------------------------------ */
 
 R_HEAD(q4_K)
 {
@@ -153,7 +154,82 @@ R_CODES(q6_K)
     subtract(32, w + 4);
 }
 
-/* ---- iq4_k, iq2_k ---------------------------------------------------------------------------- */
+R_HEAD(q5_K)
+{
+    head_8_q4_K(at, h);
+}
+
+/* Fifth bits, FR_B16_FIFTH. */
+CPU_INLINE void half_fifths(const rows_at *at, int byte, int b, __m256i w[8])
+{
+    const __m256i v = half_lanes(at, byte + 64 * b);
+    for (int j = 0; j < 8; j++)
+        w[j] = _mm256_or_si256(w[j], moved_bit(v, j, 4));
+}
+
+R_CODES(q5_K)
+{
+    codes_n16(at, 768, b, w);
+    half_fifths(at, 256, b, w);
+}
+
+/* FR_T16. */
+CPU_INLINE void codes_t16(const rows_at *at, int byte, int b, __m256i w[8])
+{
+    const __m256i mask = _mm256_set1_epi8(3);
+    for (int i = 0; i < 2; i++) {
+        __m256i v = half_lanes(at, byte + 128 * b + 64 * i);
+        for (int j = 0; j < 4; j++)
+            w[4 * i + j] = _mm256_and_si256(_mm256_srli_epi16(v, 2 * j), mask);
+    }
+}
+
+R_HEAD(q2_K)
+{
+    h->d = half_halves(at, 0);
+    h->m = half_halves(at, 32);
+    half_scale_lanes(at, 64, 1, 0, h->sc);
+    half_scale_lanes(at, 128, 1, 0, h->sc + 8);
+    for (int n = 0; n < 8; n++) {
+        const uint8_t *p = at->p[0] + 192 + 16 * at->half + 32 * (n % 4);
+        __m128i both = bits_of(avx2_load_half(p), 4 * (n / 4), 4);
+        put_two(
+            h->mn, n,
+            _mm_packus_epi16(_mm_and_si128(both, _mm_set1_epi16(255)), _mm_srli_epi16(both, 8)));
+    }
+}
+
+R_CODES(q2_K)
+{
+    codes_t16(at, 320, b, w);
+}
+
+/* Third bits, FR_B16_THIRD. */
+CPU_INLINE void half_thirds(const rows_at *at, int byte, int b, __m256i w[8])
+{
+    const __m256i v = half_lanes(at, byte + 64 * b);
+    for (int j = 0; j < 4; j++) {
+        w[j] = _mm256_or_si256(w[j], moved_bit(v, 4 + j, 2));
+        w[4 + j] = _mm256_or_si256(w[4 + j], moved_bit(v, j, 2));
+    }
+}
+
+R_HEAD(q3_K)
+{
+    h->d = half_halves(at, 0);
+    half_scales_6x16(at, 32, h);
+}
+
+R_CODES(q3_K)
+{
+    codes_t16(at, 736, b, w);
+    half_thirds(at, 224, b, w);
+    subtract(4, w);
+    subtract(4, w + 4);
+}
+
+/* ---- tables of values
+ * ---------------------------------------------------------------------------- */
 
 R_HEAD(iq4_k)
 {
@@ -192,6 +268,108 @@ R_CODES(iq2_k)
     }
 }
 
+R_HEAD(iq3_k)
+{
+    h->d = half_halves(at, 0);
+    half_scale_lanes(at, 96, 2, 1, h->sc);
+    half_scale_lanes(at, 160, 2, 1, h->sc + 8);
+    const __m128i bits = _mm_set1_epi64x((long long)0x8040201008040201);
+    for (int n = 0; n < 8; n++) { /* negate where the row's bit is set */
+        const uint8_t *p = at->p[0] + 64 + 4 * n + at->half;
+        __m128i both = _mm_unpacklo_epi64(_mm_set1_epi8((char)p[0]), _mm_set1_epi8((char)p[2]));
+        __m128i minus = _mm_cmpeq_epi8(_mm_and_si128(both, bits), bits);
+        __m128i sc = avx2_load_half(h->sc[2 * n]);
+        put_two(h->sc, n, _mm_sub_epi8(_mm_xor_si128(sc, minus), minus));
+    }
+}
+
+R_CODES(iq3_k)
+{
+    codes_t16(at, 736, b, w);
+    half_thirds(at, 224, b, w);
+    for (int i = 0; i < 2; i++) {
+        look_up(fr_iq3nl_values, w + 4 * i);
+        shift_by_row_bits(at, 32, 2 * b + i, 4, w + 4 * i);
+    }
+}
+
+R_HEAD(iq5_k)
+{
+    h->d = half_halves(at, 0);
+    half_scales_6x16(at, 64, h);
+}
+
+R_CODES(iq5_k)
+{
+    codes_n16(at, 768, b, w);
+    half_fifths(at, 256, b, w);
+    for (int i = 0; i < 2; i++) {
+        look_up_32(fr_iq5nl_values, w + 4 * i);
+        shift_by_row_bits(at, 32, 2 * b + i, 2, w + 4 * i);
+    }
+}
+
+R_HEAD(iq4_xs)
+{
+    h->d = half_halves(at, 0);
+    for (int n = 0; n < 4; n++) {
+        __m128i low = bits_of(two_eights(at, 64 + 32 * n % 64), 4 * (n / 2), 4);
+        __m128i high = bits_of(two_eights(at, 32), 2 * n, 2);
+        put_two(h->sc, n, _mm_sub_epi8(with_high_2(low, high), _mm_set1_epi8(32)));
+    }
+}
+
+R_CODES(iq4_xs)
+{
+    codes_n16(at, 128, b, w);
+    look_up(fr_iq4k_values, w);
+    look_up(fr_iq4k_values, w + 4);
+}
+
+/* Scale bytes whose bit 0 says something else, minus 127; d in the rows' header. */
+CPU_INLINE void half_scales_even(const rows_at *at, rows_head *h)
+{
+    h->d = _mm256_loadu_ps((const float *)(const void *)at->meta[0] + ROWS * at->half);
+    for (int n = 0; n < 4; n++) {
+        __m128i even = _mm_and_si128(two_eights(at, 32 * n), _mm_set1_epi8(-2));
+        put_two(h->sc, n, _mm_sub_epi8(even, _mm_set1_epi8(127)));
+    }
+}
+
+/* Adds `step` where bit 0 of the row's scale byte is set. */
+CPU_INLINE void shift_by_scale_bits(const rows_at *at, int b, const int step, __m256i w[8])
+{
+    const uint8_t *p = at->p[0] + 16 * b + 8 * at->half;
+    __m256i lanes = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p));
+    shift_by_rows(lanes, 0, step, w);
+    shift_by_rows(lanes, 0, step, w + 4);
+}
+
+R_HEAD(iq4_ks)
+{
+    half_scales_even(at, h);
+}
+
+R_CODES(iq4_ks)
+{
+    codes_8_iq4_xs(at, b, w);
+    shift_by_scale_bits(at, b, 4, w);
+}
+
+R_HEAD(iq5_ks)
+{
+    half_scales_even(at, h);
+}
+
+R_CODES(iq5_ks)
+{
+    codes_n16(at, 640, b, w);
+    half_fifths(at, 128, b, w);
+    look_up_32(fr_iq5nl_values, w);
+    look_up_32(fr_iq5nl_values, w + 4);
+    shift_by_scale_bits(at, b, 2, w);
+}
+
 /* ---- codebooks ------------------------------------------------------------------------------- */
 
 /* Eight rows' signs of running xors in bits 0..6. */
@@ -208,14 +386,28 @@ CPU_INLINE void apply_eight_signs(__m256i signs, __m256i w[8])
     apply_signs(_mm256_srli_epi32(signs, 16), w + 4);
 }
 
-/* FR_GROUPS_4 indices of a codebook of 4-byte words. */
-CPU_INLINE void grids_of_4(const uint32_t *grid, __m256i even, __m256i odd, __m256i w[8])
+/* Bytes of indices and, from bit `from` of `high`'s bytes on, `width` bits above them: byte i as a
+ * lane. */
+CPU_INLINE __m256i wide_index(__m256i low, __m256i high, const int i, int from, const int width)
 {
-    const __m256i low = _mm256_set1_epi32(255);
-    for (int j = 0; j < 8; j++) {
-        __m256i v = _mm256_srli_epi32(j % 2 ? odd : even, 8 * (j / 2));
-        w[j] = _mm256_i32gather_epi32((const int *)grid, _mm256_and_si256(v, low), 4);
-    }
+    const __m256i byte = _mm256_set1_epi32(255), bits = _mm256_set1_epi32((1 << width) - 1);
+    __m256i index = _mm256_and_si256(_mm256_srli_epi32(low, 8 * i), byte);
+    __m256i above = _mm256_srl_epi32(high, _mm_cvtsi32_si128(8 * i + from));
+    return _mm256_or_si256(index, _mm256_slli_epi32(_mm256_and_si256(above, bits), 8));
+}
+
+/* Word i of eight rows from a codebook of 4-byte words. */
+CPU_INLINE __m256i grid_4(const uint32_t *grid, __m256i index)
+{
+    return _mm256_i32gather_epi32((const int *)grid, index, 4);
+}
+
+/* Both halves of the words of a codebook of 8-byte words. */
+CPU_INLINE void grid_8(const uint64_t *grid, __m256i index, __m256i w[2])
+{
+    const int *words = (const int *)(const void *)grid;
+    w[0] = _mm256_i32gather_epi32(words, index, 8);
+    w[1] = _mm256_i32gather_epi32(words + 1, index, 8);
 }
 
 R_HEAD(iq3_xxs)
@@ -226,8 +418,70 @@ R_HEAD(iq3_xxs)
 
 R_CODES(iq3_xxs)
 {
-    grids_of_4(fr_iq3xxs_grid, half_lanes(at, 544 + 128 * b), half_lanes(at, 608 + 128 * b), w);
+    const __m256i zero = _mm256_setzero_si256();
+    for (int j = 0; j < 8; j++) {
+        __m256i v = half_lanes(at, 544 + 128 * b + 64 * (j % 2));
+        w[j] = grid_4(fr_iq3xxs_grid, wide_index(v, zero, j / 2, 0, 1));
+    }
     apply_eight_signs(half_signs_of_7(half_lanes(at, 32 + 64 * b)), w);
+}
+
+R_HEAD(iq3_s)
+{
+    h->d = half_halves(at, 0);
+    half_scale_lanes(at, 32, 2, 1, h->sc);
+}
+
+R_CODES(iq3_s)
+{
+    const __m256i ninth = half_lanes(at, 96 + 64 * (b / 4));
+    for (int j = 0; j < 8; j++) {
+        __m256i v = half_lanes(at, 736 + 128 * b + 64 * (j % 2));
+        w[j] = grid_4(fr_iq3s_grid, wide_index(v, ninth, j / 2, 2 * (b % 4) + j % 2, 1));
+    }
+    apply_eight_signs(half_lanes(at, 224 + 64 * b), w);
+}
+
+R_HEAD(iq2_xxs)
+{
+    h->d = _mm256_mul_ps(half_halves(at, 0), _mm256_set1_ps(0.125f));
+    half_sign_scales(at, 32, h);
+}
+
+R_CODES(iq2_xxs)
+{
+    const __m256i v = half_lanes(at, 544 + 64 * b), zero = _mm256_setzero_si256();
+    for (int i = 0; i < 4; i++)
+        grid_8(fr_iq2xxs_grid, wide_index(v, zero, i, 0, 1), w + 2 * i);
+    apply_eight_signs(half_signs_of_7(half_lanes(at, 32 + 64 * b)), w);
+}
+
+R_HEAD(iq2_xs)
+{
+    h->d = _mm256_mul_ps(half_halves(at, 0), _mm256_set1_ps(0.125f));
+    half_scale_lanes(at, 32, 2, 1, h->sc);
+    half_scale_lanes(at, 96, 2, 1, h->sc + 8);
+}
+
+R_CODES(iq2_xs)
+{
+    const __m256i v = half_lanes(at, 160 + 64 * b), high = half_lanes(at, 672 + 64 * b);
+    for (int i = 0; i < 4; i++)
+        grid_8(fr_iq2xs_grid, wide_index(v, high, i, 7, 1), w + 2 * i);
+    apply_eight_signs(half_signs_of_7(high), w);
+}
+
+R_HEAD(iq2_s)
+{
+    head_8_iq2_xs(at, h);
+}
+
+R_CODES(iq2_s)
+{
+    const __m256i v = half_lanes(at, 160 + 64 * b), high = half_lanes(at, 1184 + 64 * (b / 4));
+    for (int i = 0; i < 4; i++)
+        grid_8(fr_iq2s_grid, wide_index(v, high, i, 2 * (b % 4), 2), w + 2 * i);
+    apply_eight_signs(half_lanes(at, 672 + 64 * b), w);
 }
 
 #endif

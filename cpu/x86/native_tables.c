@@ -6,20 +6,36 @@
 
 cpu_native_codebooks cpu_native_books;
 
-static void make_iq3_xxs(void)
+/* Tables [2][n] of words of four lanes. */
+static void make_iq3(const uint32_t *grid, int n, int step, uint8_t *out)
 {
-    for (int i = 0; i < 256; i++) {
-        for (unsigned half = 0; half < 2; half++) {
-            int low = fr_grid_u8(fr_iq3xxs_grid[i], 2 * half) / 8;
-            int high = fr_grid_u8(fr_iq3xxs_grid[i], 2 * half + 1) / 8;
-            cpu_native_books.iq3_xxs[half][i] = (uint8_t)(low | high << 5);
-        }
+    for (int i = 0; i < 2 * n; i++) {
+        unsigned lane = i < n ? 0 : 2;
+        int low = fr_grid_u8(grid[i % n], lane) / step;
+        int high = fr_grid_u8(grid[i % n], lane + 1) / step;
+        out[i] = (uint8_t)(low | high << 5);
+    }
+}
+
+/* Tables [2][n] of words of eight lanes. */
+static void make_iq2(const uint64_t *grid, int n, uint8_t *out)
+{
+    for (int i = 0; i < 2 * n; i++) {
+        int levels = 0;
+        for (unsigned lane = 0; lane < 4; lane++)
+            levels |= fr_grid_u8(grid[i % n], lane + (i < n ? 0 : 4)) / 16 << (2 * lane);
+        out[i] = (uint8_t)levels;
     }
 }
 
 static void make_all(void)
 {
-    make_iq3_xxs();
+    cpu_native_codebooks *books = &cpu_native_books;
+    make_iq3(fr_iq3xxs_grid, 256, 8, books->iq3_xxs[0]);
+    make_iq3(fr_iq3s_grid, 512, 2, books->iq3_s[0]);
+    make_iq2(fr_iq2xxs_grid, 256, books->iq2_xxs[0]);
+    make_iq2(fr_iq2xs_grid, 512, books->iq2_xs[0]);
+    make_iq2(fr_iq2s_grid, 1024, books->iq2_s[0]);
 }
 
 void cpu_native_tables_make(void)

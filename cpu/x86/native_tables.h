@@ -6,8 +6,14 @@
 #include <stdint.h>
 
 typedef struct {
-    /* iq3_xxs: levels (value / 8) of lanes 0 and 1, and 2 and 3, the second from bit 5 on. */
+    /* Levels of lanes 0 and 1, and of 2 and 3, the second from bit 5 on: value / 8 for iq3_xxs,
+     * value / 2 for iq3_s. */
     _Alignas(64) uint8_t iq3_xxs[2][256];
+    _Alignas(64) uint8_t iq3_s[2][512];
+    /* Levels 0..2 (values 8, 25, 43) of lanes 0..3 and 4..7, two bits each. */
+    _Alignas(64) uint8_t iq2_xxs[2][256];
+    _Alignas(64) uint8_t iq2_xs[2][512];
+    _Alignas(64) uint8_t iq2_s[2][1024];
 } cpu_native_codebooks;
 
 extern cpu_native_codebooks cpu_native_books;

@@ -10,6 +10,10 @@
  *     8         per 32 weights 4 bytes a row: signs as their running xor in bits 1..7, sc's four
  *               bits in bit 0
  *     136       indices, 4 a row
+ *   native: 16 rows, 1056 bytes
+ *     0         d of the rows
+ *     32        signs and sc
+ *     544       indices
  */
 #ifndef FR_QUANT_TYPES_IQ2_XXS_H
 #define FR_QUANT_TYPES_IQ2_XXS_H
@@ -31,6 +35,10 @@
     X(s7, 8 + 16 * (t / 4) + 4 * k + t % 4, 1, 7, 0, fr_code_running_xor)                          \
     FR_SCALE_BITS_R4(P, sc, 8)                                                                     \
     P(g, 136 + 16 * (t / 4) + 4 * k + t % 4, 0, 8, 0)
+#define FR_T_NATIVE(P, M, X)                                                                       \
+    P(d, 2 * k, 0, 16, 0)                                                                          \
+    FR_SIGNS_7_16(P, X, s7, sc, 32)                                                                \
+    P(g, FR_GROUPS_8(544), 0, 8, 0)
 #define FR_T_VALUE(F)                                                                              \
     fr_val_f16(F(d, 0)) * (0.5f + F(sc, e / 32)) * 0.25f *                                         \
         fr_grid_u8(FR_TABLE_AT(fr_iq2xxs_grid)[F(g, e / 8)], e % 8) *                              \

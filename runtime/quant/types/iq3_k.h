@@ -15,6 +15,13 @@
  *     24        nibbles of sc, split
  *     56        codes, T4
  *     312       third bits, bit 4h + j
+ *   native: 16 rows, 1760 bytes
+ *     0         d of the rows
+ *     32        x
+ *     64        signs of the scales
+ *     96        sc
+ *     224       third bits
+ *     736       low two bits, T16
  */
 #ifndef FR_QUANT_TYPES_IQ3_K_H
 #define FR_QUANT_TYPES_IQ3_K_H
@@ -41,6 +48,13 @@
     FR_SPLIT_NIBBLES(P, sc, 24, 4)                                                                 \
     FR_T4(P, q, 56, 0)                                                                             \
     FR_B4(P, q, 312, 4 * h + j, 2)
+#define FR_T_NATIVE(P, M, X)                                                                       \
+    P(d, 2 * k, 0, 16, 0)                                                                          \
+    FR_ROW_BITS_16(P, x, 32)                                                                       \
+    FR_ROW_BITS_16(P, sg, 64)                                                                      \
+    FR_SCALE_LANES_16(P, sc, 96)                                                                   \
+    FR_B16_THIRD(P, q, 224)                                                                        \
+    FR_T16(P, q, 736)
 #define FR_T_VALUE(F)                                                                              \
     fr_val_f16(F(d, 0)) * ((2 * F(sc, e / 16) + 1) * fr_val_sign(F(sg, e / 16), 0)) *              \
         FR_TABLE_AT(fr_iq3nl_values)[F(q, e) + 8 * F(x, e / 16)]

@@ -13,6 +13,13 @@
  *     264       ninth bits
  *     296       signs: byte 4k + i has weights i, 4 + i, .. 28 + i from bit 0 up
  *     424       nibbles of sc, split
+ *   native: 16 rows, 1760 bytes
+ *     0         d of the rows
+ *     32        sc
+ *     96        ninth bits of the indices: 64 bytes per 128 weights, bits 2b, 2b + 1 of sub-block b
+ *               for the even and the odd groups
+ *     224       signs
+ *     736       low bytes of the indices
  */
 #ifndef FR_QUANT_TYPES_IQ3_S_H
 #define FR_QUANT_TYPES_IQ3_S_H
@@ -43,6 +50,12 @@
     P(s8, 296 + 16 * (t / 4) + 4 * k + 2, 2 * (t % 4) + 1, 1, 6)                                   \
     P(s8, 296 + 16 * (t / 4) + 4 * k + 3, 2 * (t % 4) + 1, 1, 7)                                   \
     FR_SPLIT_NIBBLES_8(P, sc, 424)
+#define FR_T_NATIVE(P, M, X)                                                                       \
+    P(d, 2 * k, 0, 16, 0)                                                                          \
+    FR_SCALE_LANES_8(P, sc, 32)                                                                    \
+    P(g, 96 + 64 * (t / 32) + 4 * k + t % 8 / 2, 2 * (t / 8 % 4) + t % 2, 1, 8)                    \
+    P(s8, FR_GROUPS_8(224), 0, 8, 0)                                                               \
+    P(g, FR_GROUPS_4(736), 0, 8, 0)
 #define FR_T_VALUE(F)                                                                              \
     fr_val_f16(F(d, 0)) * (1 + 2 * F(sc, e / 32)) *                                                \
         fr_grid_u8(FR_TABLE_AT(fr_iq3s_grid)[F(g, e / 4)], e % 4) *                                \

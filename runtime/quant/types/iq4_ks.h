@@ -7,6 +7,9 @@
  *   iq4_ks_r4: 4 rows, row headers d, 544 bytes
  *     0         sc
  *     32        nibbles, N4
+ *   native: 16 rows, 2176 bytes; the rows' headers stand before all blocks
+ *     0         sc, 16 bytes a sub-block
+ *     128       nibbles, N16
  */
 #ifndef FR_QUANT_TYPES_IQ4_KS_H
 #define FR_QUANT_TYPES_IQ4_KS_H
@@ -26,6 +29,10 @@
     M(d, 4 * k, 0, 32, 0)                                                                          \
     P(sc, 4 * s + k, 0, 8, 0)                                                                      \
     FR_N4(P, q, 32, 0)
+#define FR_T_NATIVE(P, M, X)                                                                       \
+    M(d, 4 * k, 0, 32, 0)                                                                          \
+    P(sc, 16 * s + k, 0, 8, 0)                                                                     \
+    FR_N16(P, q, 128)
 #define FR_T_VALUE(F)                                                                              \
     fr_val_f32(F(d, 0)) * ((F(sc, e / 32) & 254) - 127) *                                          \
         FR_TABLE_AT(fr_iq4k_values)[F(q, e) + 16 * (F(sc, e / 32) & 1)]

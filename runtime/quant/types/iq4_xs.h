@@ -11,6 +11,11 @@
  *     32        nibbles of sc, split
  *     64        nibbles, 128 bytes per 32 weights: byte 32l + 4k + i has weight 8l + i low, 8l +
  *               4 + i high
+ *   native: 16 rows, 2176 bytes
+ *     0         d of the rows
+ *     32        high bits of sc
+ *     64        nibbles of sc
+ *     128       nibbles, N16
  */
 #ifndef FR_QUANT_TYPES_IQ4_XS_H
 #define FR_QUANT_TYPES_IQ4_XS_H
@@ -44,6 +49,11 @@ FR_BLOCK_SIZE(fr_block_iq4_xs_r8, 1088);
     FR_SPLIT_NIBBLES(P, sc, 32, 8)                                                                 \
     FR_SPLIT_HIGH_2(P, sc, 16, 8)                                                                  \
     P(q, 64 + 128 * b + 32 * (e % 32 / 8) + 4 * k + i, 4 * (j % 2), 4, 0)
+#define FR_T_NATIVE(P, M, X)                                                                       \
+    P(d, 2 * k, 0, 16, 0)                                                                          \
+    P(sc, 32 + (16 * s + k) % 32, 2 * (s / 2), 2, 4)                                               \
+    P(sc, 64 + (16 * s + k) % 64, 4 * (s / 4), 4, 0)                                               \
+    FR_N16(P, q, 128)
 #define FR_T_VALUE(F)                                                                              \
     fr_val_f16(F(d, 0)) * (F(sc, e / 32) - 32) * FR_TABLE_AT(fr_iq4k_values)[F(q, e)]
 #include "quant/type_code.inc"

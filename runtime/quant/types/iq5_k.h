@@ -15,6 +15,12 @@
  *     32        nibbles of sc, split
  *     64        nibbles, N4
  *     576       fifth bits, from bit 0: weights i + 0, 8, 16, 24, 4, 12, 20, 28
+ *   native: 16 rows, 2816 bytes
+ *     0         d of the rows
+ *     32        x
+ *     64        sc
+ *     256       fifth bits
+ *     768       nibbles, N16
  */
 #ifndef FR_QUANT_TYPES_IQ5_K_H
 #define FR_QUANT_TYPES_IQ5_K_H
@@ -40,6 +46,12 @@
     FR_SPLIT_HIGH_2(P, sc, 16, 4)                                                                  \
     FR_N4(P, q, 64, 0)                                                                             \
     FR_B4(P, q, 576, 2 * h + j / 2 + 4 * (j % 2), 4)
+#define FR_T_NATIVE(P, M, X)                                                                       \
+    P(d, 2 * k, 0, 16, 0)                                                                          \
+    FR_ROW_BITS_16(P, x, 32)                                                                       \
+    FR_SCALES_6X16(P, sc, 64)                                                                      \
+    FR_B16_FIFTH(P, q, 256)                                                                        \
+    FR_N16(P, q, 768)
 #define FR_T_VALUE(F)                                                                              \
     fr_val_f16(F(d, 0)) * (F(sc, e / 16) - 32) *                                                   \
         FR_TABLE_AT(fr_iq5nl_values)[F(q, e) + 32 * F(x, e / 16)]

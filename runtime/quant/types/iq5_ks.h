@@ -9,6 +9,10 @@
  *     0         sc
  *     32        nibbles, N4
  *     544       fifth bits, as iq5_k_r4
+ *   native: 16 rows, 2688 bytes; the rows' headers stand before all blocks
+ *     0         sc, 16 bytes a sub-block
+ *     128       fifth bits
+ *     640       nibbles, N16
  */
 #ifndef FR_QUANT_TYPES_IQ5_KS_H
 #define FR_QUANT_TYPES_IQ5_KS_H
@@ -30,6 +34,11 @@
     P(sc, 4 * s + k, 0, 8, 0)                                                                      \
     FR_N4(P, q, 32, 0)                                                                             \
     FR_B4(P, q, 544, 2 * h + j / 2 + 4 * (j % 2), 4)
+#define FR_T_NATIVE(P, M, X)                                                                       \
+    M(d, 4 * k, 0, 32, 0)                                                                          \
+    P(sc, 16 * s + k, 0, 8, 0)                                                                     \
+    FR_B16_FIFTH(P, q, 128)                                                                        \
+    FR_N16(P, q, 640)
 #define FR_T_VALUE(F)                                                                              \
     fr_val_f32(F(d, 0)) * ((F(sc, e / 32) & 254) - 127) *                                          \
         FR_TABLE_AT(fr_iq5nl_values)[F(q, e) + 32 * (F(sc, e / 32) & 1)]

@@ -10,6 +10,12 @@
  *     8         m
  *     16        scale bytes
  *     80        codes, T4
+ *   native: 16 rows, 1344 bytes
+ *     0         d of the rows
+ *     32        m
+ *     64        sc
+ *     192       mn: bytes of scales 2n and 2n + 1 in turn, n and n + 4 in a byte
+ *     320       codes, T16
  */
 #ifndef FR_QUANT_TYPES_Q2_K_H
 #define FR_QUANT_TYPES_Q2_K_H
@@ -45,6 +51,12 @@ FR_BLOCK_SIZE(fr_block_q2_K_r4, 336);
     P(sc, 16 + 4 * s + k, 0, 4, 0)                                                                 \
     P(mn, 16 + 4 * s + k, 4, 4, 0)                                                                 \
     FR_T4(P, q, 80, 0)
+#define FR_T_NATIVE(P, M, X)                                                                       \
+    P(d, 2 * k, 0, 16, 0)                                                                          \
+    P(m, 32 + 2 * k, 0, 16, 0)                                                                     \
+    FR_SCALE_LANES_16(P, sc, 64)                                                                   \
+    P(mn, 192 + 32 * (s / 2 % 4) + 2 * k + s % 2, 4 * (s / 8), 4, 0)                               \
+    FR_T16(P, q, 320)
 #define FR_T_VALUE(F)                                                                              \
     fr_val_f16(F(d, 0)) * F(sc, e / 16) * F(q, e) - fr_val_f16(F(m, 0)) * F(mn, e / 16)
 #include "quant/type_code.inc"

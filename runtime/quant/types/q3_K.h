@@ -12,6 +12,11 @@
  *     24        nibbles of sc, split
  *     56        third bits, bit 4h + j
  *     184       codes, T4
+ *   native: 16 rows, 1760 bytes
+ *     0         d of the rows
+ *     32        sc
+ *     224       third bits
+ *     736       low two bits, T16
  */
 #ifndef FR_QUANT_TYPES_Q3_K_H
 #define FR_QUANT_TYPES_Q3_K_H
@@ -47,6 +52,11 @@ FR_BLOCK_SIZE(fr_block_q3_K_r4, 440);
     FR_SPLIT_HIGH_2(P, sc, 8, 4)                                                                   \
     FR_T4(P, q, 184, 0)                                                                            \
     FR_B4(P, q, 56, 4 * h + j, 2)
+#define FR_T_NATIVE(P, M, X)                                                                       \
+    P(d, 2 * k, 0, 16, 0)                                                                          \
+    FR_SCALES_6X16(P, sc, 32)                                                                      \
+    FR_B16_THIRD(P, q, 224)                                                                        \
+    FR_T16(P, q, 736)
 #define FR_T_VALUE(F) fr_val_f16(F(d, 0)) * (F(sc, e / 16) - 32) * (F(q, e) - 4)
 #include "quant/type_code.inc"
 

@@ -13,6 +13,12 @@
  *     32        their nibbles
  *     64        fifth bits, from bit 0: weights i + 0, 8, 4, 12, 16, 24, 20, 28
  *     192       nibbles, N4
+ *   native: 16 rows, 2816 bytes
+ *     0         d of the rows
+ *     32        m
+ *     64        sc, mn
+ *     256       fifth bits
+ *     768       nibbles, N16
  */
 #ifndef FR_QUANT_TYPES_Q5_K_H
 #define FR_QUANT_TYPES_Q5_K_H
@@ -52,6 +58,12 @@ FR_BLOCK_SIZE(fr_block_q5_K_r4, 704);
     FR_SCALES_6X8_R4(P, sc, mn, 16)                                                                \
     FR_N4(P, q, 192, 0)                                                                            \
     FR_B4(P, q, 64, 4 * h + 2 * (j % 2) + j / 2, 4)
+#define FR_T_NATIVE(P, M, X)                                                                       \
+    P(d, 2 * k, 0, 16, 0)                                                                          \
+    P(m, 32 + 2 * k, 0, 16, 0)                                                                     \
+    FR_SCALES_6X8_16(P, sc, mn, 64)                                                                \
+    FR_B16_FIFTH(P, q, 256)                                                                        \
+    FR_N16(P, q, 768)
 #define FR_T_VALUE(F)                                                                              \
     fr_val_f16(F(d, 0)) * F(sc, e / 32) * F(q, e) - fr_val_f16(F(m, 0)) * F(mn, e / 32)
 #include "quant/type_code.inc"
