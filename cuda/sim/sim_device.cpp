@@ -1,8 +1,10 @@
 /* Settings, devices and their memory. */
+#include <csignal>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "cuda/sim/sim_internal.hpp"
 extern "C" {
@@ -111,8 +113,12 @@ static void make_device(int id)
 
 static bool is_started;
 
+static void watch_accesses();
+
 static void start_devices()
 {
+    if (settings.guard)
+        watch_accesses();
     for (int i = 0; i < settings.devices && i < 64; i++)
         make_device(i);
     is_started = true;
@@ -164,6 +170,38 @@ const char *configure(const char *text)
 }
 
 /* ---- guard: only the work of a device touches its memory ------------------------------------ */
+
+/* Says whose memory was touched by whom, and lets the signal end the process. */
+static void on_illegal_access(int, siginfo_t *info, void *)
+{
+    char text[200];
+    int owner = -1, working = -1;
+    for (const Device *d : devices) {
+        const char *p = (const char *)info->si_addr;
+        owner = p >= d->region && p < d->region + d->region_bytes ? d->id : owner;
+        working = d->n_open > 0 && working < 0 ? d->id : working;
+    }
+    int n = owner < 0     ? snprintf(text, sizeof text, "illegal access to %p\n", info->si_addr)
+            : working < 0 ? snprintf(text, sizeof text,
+                                     "illegal access to %p: device %d memory touched by "
+                                     "host code\n",
+                                     info->si_addr, owner)
+                          : snprintf(text, sizeof text,
+                                     "illegal access to %p: device %d memory touched by "
+                                     "work of device %d\n",
+                                     info->si_addr, owner, working);
+    if (write(STDERR_FILENO, text, (size_t)n) < 0)
+        n = 0;
+    signal(SIGSEGV, SIG_DFL);
+}
+
+static void watch_accesses()
+{
+    struct sigaction action = {};
+    action.sa_sigaction = on_illegal_access;
+    action.sa_flags = SA_SIGINFO;
+    sigaction(SIGSEGV, &action, nullptr);
+}
 
 void open_memory(Device *d, bool open)
 {

@@ -69,7 +69,10 @@ endif()
 # Kernels and their host code, built as C++ (also those of tests).
 function(ferry_sim_flags name)
     set_target_properties(${name} PROPERTIES CXX_STANDARD 17 CXX_STANDARD_REQUIRED ON)
-    target_compile_definitions(${name} PRIVATE FERRY_CUDA_SIM=1 $<$<STREQUAL:${FERRY_SAN},thread>:FERRY_SIM_TSAN>)
+    target_compile_definitions(${name} PRIVATE FERRY_CUDA_SIM=1)
+    if(FERRY_SAN STREQUAL "thread")
+        target_compile_definitions(${name} PRIVATE FERRY_SIM_TSAN)
+    endif()
 endfunction()
 
 if(FERRY_HAVE_CUDA_SIM)
