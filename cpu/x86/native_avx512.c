@@ -1,6 +1,6 @@
 /* The native layout by AVX-512 VNNI and VBMI. */
+#include "cpu/x86/gemm_native_avx512.h"
 #include "cpu/x86/native_codes_avx512.h"
-#include "cpu/x86/native_rows.inc"
 
 /* X(NAME, TYPE, bytes of sixteen rows' block, their headers, columns of a scale, offset, step,
  * bits at, bytes of them, columns by 8, minima) */
@@ -29,7 +29,8 @@
     static void dot_##NAME(const cpu_dot_args *a)                                                  \
     {                                                                                              \
         if (a->n_tokens >= GEMM_MIN_TOKENS)                                                        \
-            rows_dot_##NAME(a);                                                                    \
+            gemm_native_dot(a, &native_form_##NAME, tables_##NAME, head_16_##NAME,                 \
+                            codes_16_##NAME, scale_##NAME);                                        \
         else                                                                                       \
             native_dot(a, &native_form_##NAME, tables_##NAME, head_16_##NAME, codes_16_##NAME,     \
                        scale_##NAME);                                                              \
@@ -40,7 +41,8 @@ NATIVE_ALL(NATIVE_DEFINE)
     t->dot[FR_TYPE_##TYPE][FR_LAYOUT_NATIVE] = (cpu_kernel){.name = #NAME ".native.avx512",        \
                                                             .dot = dot_##NAME,                     \
                                                             .act = FR_ACT_Q8_256,                  \
-                                                            .grain = NATIVE_ROWS};
+                                                            .grain = NATIVE_ROWS,                  \
+                                                            .many_rows = ROWS_MANY};
 
 void cpu_avx512_fill_native(cpu_table *t)
 {

@@ -191,6 +191,7 @@ CPU_INLINE __m512 native_group(const cpu_dot_args *a, const uint8_t *group, cons
         head(p, group, &h);
         avx2_prefetch(p + NATIVE_AHEAD, f->bytes);
         native_prepare(from, f, &x);
+        __asm__("" : "+m"(x)); /* or lanes are taken from registers, by shuffles, not from memory */
 #pragma GCC unroll 8
         for (int b = 0; b < 8; b++) {
             __m512i w[8];
