@@ -6,9 +6,12 @@
 
 /* Activations of up to six tokens, 256 columns of each. */
 typedef struct {
-    _Alignas(64) uint8_t q[GEMM_TOKENS][GEMM_COLS]; /* + 128 */
-    float d[GEMM_TOKENS][8], s[GEMM_TOKENS][8];
-    int32_t sums[GEMM_TOKENS][8]; /* two int16 each: of neighbouring scales */
+    const uint8_t *q[GEMM_TOKENS];
+    const fr_act_q8_32 *x_32[GEMM_TOKENS];
+    float d[GEMM_TOKENS];
+    int32_t sums[GEMM_TOKENS][8];                      /* two int16: of neighbouring scales */
+    _Alignas(64) int32_t start[GEMM_TOKENS][16];       /* what the sums of each scale start from */
+    _Alignas(64) uint8_t room[GEMM_TOKENS][GEMM_COLS]; /* where q had to be changed */
 } gemm_x;
 
 #define EACH_SIXTEEN _Pragma("GCC unroll 2") for (int r = 0; r < nr; r++)
@@ -17,54 +20,94 @@ typedef struct {
 /* ---- activations
  * ------------------------------------------------------------------------------------ */
 
-CPU_INLINE void shift_bytes(uint8_t *dst, const int8_t *q, int n)
+/* Asks for what the tile after this one reads. */
+CPU_INLINE void prefetch_x(const cpu_dot_args *a, size_t at, size_t n, int t, int nt)
 {
-    const __m256i top = _mm256_set1_epi8(-128);
-    for (int i = 0; i < n; i += 32)
-        _mm256_store_si256((__m256i *)(void *)(dst + i), _mm256_xor_si256(avx2_load(q + i), top));
+    for (; nt > 0 && t < a->n_tokens; t++, nt--)
+        avx2_prefetch((const uint8_t *)a->x[t] + at, n);
 }
 
 static void take_32(const cpu_dot_args *a, int64_t chunk, int n_blocks, int t0, int nt, gemm_x *x)
 {
+    const __m256i top = _mm256_set1_epi8(-128);
     for (int t = 0; t < nt; t++) {
         const fr_act_q8_32 *from = (const fr_act_q8_32 *)a->x[t0 + t] + 8 * chunk;
+        x->x_32[t] = from;
+        x->q[t] = x->room[t];
         for (int b = 0; b < n_blocks; b++) {
-            shift_bytes(x->q[t] + 32 * b, from[b].q, 32);
-            x->d[t][b] = from[b].d;
-            x->s[t][b] = from[b].s;
+            __m256i moved = _mm256_xor_si256(avx2_load(from[b].q), top);
+            _mm256_store_si256((__m256i *)(void *)(x->room[t] + 32 * b), moved);
         }
     }
+    prefetch_x(a, (size_t)chunk * 8 * sizeof(fr_act_q8_32), 8 * sizeof(fr_act_q8_32), t0 + nt, nt);
 }
 
 /* Neighbouring sums of 32 columns in pairs, from those of 16. */
-CPU_INLINE void pair_sums(int32_t *dst, const int16_t *sums)
+CPU_INLINE void pair_sums(int32_t *dst, __m256i sums)
 {
-    __m256i wide = _mm256_madd_epi16(avx2_load(sums), _mm256_set1_epi16(1));
+    __m256i wide = _mm256_madd_epi16(sums, _mm256_set1_epi16(1));
     _mm_storeu_si128((__m128i *)(void *)dst, _mm256_cvtepi32_epi16(wide));
 }
 
-static void take_256(const cpu_dot_args *a, const rows_form *f, int64_t chunk, int t0, int nt,
+/* -offset times the sums of the columns of each scale. */
+CPU_INLINE void start_sums(int32_t start[16], __m256i sums, const gemm_form *f)
+{
+    if (f->scale_cols == 32) {
+        __m256i minus = _mm256_set1_epi16((short)-f->offset);
+        _mm256_store_si256((__m256i *)(void *)start, _mm256_madd_epi16(sums, minus));
+    } else {
+        __m512i minus = _mm512_set1_epi32(-f->offset & 0xFFFF); /* the upper half counts for 0 */
+        _mm512_store_si512(start, _mm512_madd_epi16(_mm512_cvtepi16_epi32(sums), minus));
+    }
+}
+
+/* Columns j, 8 + j, 16 + j, 24 + j of each 32 together. */
+CPU_INLINE void by_8(const int8_t *q, uint8_t *room)
+{
+    const __m512i from =
+        _mm512_setr_epi32(0x18100800, 0x19110901, 0x1A120A02, 0x1B130B03, 0x1C140C04, 0x1D150D05,
+                          0x1E160E06, 0x1F170F07, 0x38302820, 0x39312921, 0x3A322A22, 0x3B332B23,
+                          0x3C342C24, 0x3D352D25, 0x3E362E26, 0x3F372F27);
+    for (int i = 0; i < GEMM_COLS; i += 64)
+        _mm512_store_si512(room + i, _mm512_permutexvar_epi8(from, _mm512_loadu_si512(q + i)));
+}
+
+static void take_256(const cpu_dot_args *a, const gemm_form *f, int64_t chunk, int t0, int nt,
                      gemm_x *x)
 {
     for (int t = 0; t < nt; t++) {
         const fr_act_q8_256 *from = (const fr_act_q8_256 *)a->x[t0 + t] + chunk;
-        shift_bytes(x->q[t], from->q, GEMM_COLS);
-        x->d[t][0] = from->d;
+        const __m256i sums = avx2_load(from->sums);
+        x->q[t] = (const uint8_t *)from->q;
+        if (f->by_8) {
+            by_8(from->q, x->room[t]);
+            x->q[t] = x->room[t];
+        }
+        x->d[t] = from->d;
+        start_sums(x->start[t], sums, f);
         if (f->min && f->scale_cols == 32)
-            pair_sums(x->sums[t], from->sums);
+            pair_sums(x->sums[t], sums);
         else if (f->min)
-            memcpy(x->sums[t], from->sums, sizeof x->sums[t]);
+            _mm256_storeu_si256((__m256i *)(void *)x->sums[t], sums);
     }
+    prefetch_x(a, (size_t)chunk * sizeof(fr_act_q8_256), sizeof(fr_act_q8_256), t0 + nt, nt);
 }
 
 /* ---- sums of one scale
  * ------------------------------------------------------------------------------ */
 
-/* A load that stays one: the same register copied to all sums would cost multiplying time. */
+/* Loads that stay loads: a register copied to all sums would cost multiplying time. */
 CPU_INLINE __m512i load_start(const int32_t *p)
 {
     __m512i v;
     __asm__("vmovdqa64 %1, %0" : "=v"(v) : "m"(*(const __m512i *)(const void *)p));
+    return v;
+}
+
+CPU_INLINE __m512i spread_start(const int32_t *p)
+{
+    __m512i v;
+    __asm__("vpbroadcastd %1, %0" : "=v"(v) : "m"(*p));
     return v;
 }
 
@@ -77,12 +120,12 @@ CPU_INLINE __m512i four_columns(const uint8_t *x)
     return fours;
 }
 
-/* Scale i, of n quads of columns. */
-CPU_INLINE void sums_of_scale(const gemm_strip *s, const gemm_x *x, int i, const int n,
-                              const int nr, const int nt, __m512i sum[2][GEMM_TOKENS])
+/* Adds the products of scale i, of n quads of columns, to sum. x_high: it is the activations that
+ * are 128 above their value, otherwise the codes. */
+CPU_INLINE void add_products(const gemm_strip *s, const gemm_x *x, int i, const int n,
+                             const bool x_high, const int nr, const int nt,
+                             __m512i sum[2][GEMM_TOKENS])
 {
-    EACH_SIXTEEN
-    EACH_TOKEN sum[r][t] = load_start(s->start[i] + 16 * r);
     _Pragma("GCC unroll 8") for (int q = 0; q < n; q++)
     {
         __m512i w[2];
@@ -90,7 +133,8 @@ CPU_INLINE void sums_of_scale(const gemm_strip *s, const gemm_x *x, int i, const
         EACH_TOKEN
         {
             __m512i fours = four_columns(x->q[t] + 4 * (n * i + q));
-            EACH_SIXTEEN sum[r][t] = _mm512_dpbusd_epi32(sum[r][t], fours, w[r]);
+            EACH_SIXTEEN sum[r][t] = x_high ? _mm512_dpbusd_epi32(sum[r][t], fours, w[r])
+                                            : _mm512_dpbusd_epi32(sum[r][t], w[r], fours);
         }
     }
 }
@@ -107,7 +151,9 @@ CPU_INLINE void multiply_32(const gemm_strip *s, const gemm_x *x, int n_blocks, 
     _Pragma("GCC unroll 1") for (int b = 0; b < n_blocks; b++)
     {
         __m512i sum[2][GEMM_TOKENS];
-        sums_of_scale(s, x, b, 8, nr, nt, sum);
+        EACH_SIXTEEN
+        EACH_TOKEN sum[r][t] = load_start(s->start[b] + 16 * r);
+        add_products(s, x, b, 8, true, nr, nt, sum);
         EACH_SIXTEEN
         {
             __m512 d = _mm512_load_ps(s->scale[b] + 16 * r);
@@ -115,10 +161,10 @@ CPU_INLINE void multiply_32(const gemm_strip *s, const gemm_x *x, int n_blocks, 
             EACH_TOKEN
             {
                 __m512 v = _mm512_fmsub_ps(d, _mm512_castsi512_ps(sum[r][t]), offset);
-                y[r][t] = _mm512_fmadd_ps(v, _mm512_set1_ps(x->d[t][b]), y[r][t]);
+                y[r][t] = _mm512_fmadd_ps(v, _mm512_set1_ps(x->x_32[t][b].d), y[r][t]);
                 if (min)
                     y[r][t] = _mm512_fmadd_ps(_mm512_load_ps(s->m[b] + 16 * r),
-                                              _mm512_set1_ps(x->s[t][b]), y[r][t]);
+                                              _mm512_set1_ps(x->x_32[t][b].s), y[r][t]);
             }
         }
     }
@@ -150,7 +196,9 @@ CPU_INLINE void multiply_256(const gemm_strip *s, const gemm_x *x, const int sca
     _Pragma("GCC unroll 1") for (int i = 0; i < GEMM_COLS / scale_cols; i++)
     {
         __m512i sum[2][GEMM_TOKENS];
-        sums_of_scale(s, x, i, scale_cols / 4, nr, nt, sum);
+        EACH_SIXTEEN
+        EACH_TOKEN sum[r][t] = spread_start(x->start[t] + i);
+        add_products(s, x, i, scale_cols / 4, false, nr, nt, sum);
         EACH_SIXTEEN
         {
             __m512 scale = _mm512_load_ps(s->scale[i] + 16 * r);
@@ -160,7 +208,7 @@ CPU_INLINE void multiply_256(const gemm_strip *s, const gemm_x *x, const int sca
     }
     EACH_TOKEN
     {
-        __m512 x_d = _mm512_set1_ps(x->d[t][0]);
+        __m512 x_d = _mm512_set1_ps(x->d[t]);
         EACH_SIXTEEN
         {
             __m512 d = _mm512_mul_ps(_mm512_load_ps(s->d + 16 * r), x_d);
@@ -226,7 +274,7 @@ static const multiply_table tables_256[2][2] = {{TABLE(of_256_by_16), TABLE(of_2
 /* ---- all tokens of a call
  * --------------------------------------------------------------------------- */
 
-void gemm_add_chunk(const cpu_dot_args *a, const rows_form *f, int64_t chunk, int n_blocks,
+void gemm_add_chunk(const cpu_dot_args *a, const gemm_form *f, int64_t chunk, int n_blocks,
                     int n_sixteens, gemm_room *room)
 {
     gemm_x x;

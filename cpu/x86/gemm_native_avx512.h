@@ -1,0 +1,86 @@
+/* From the native layout to strips (gemm.inc): sixteen rows are a register of a strip. */
+#ifndef FR_CPU_X86_GEMM_NATIVE_AVX512_H
+#define FR_CPU_X86_GEMM_NATIVE_AVX512_H
+
+#include "cpu/x86/native_avx512.h"
+#include "cpu/x86/rows_avx2.h"
+
+enum { GEMM_SIXTEENS = GEMM_STRIPS * GEMM_ROWS / NATIVE_ROWS };
+
+/* `step` in all bytes of the rows whose bit of scale s is set. */
+CPU_INLINE __m512i gemm_native_step(const uint8_t *p, int s, const native_form *f)
+{
+    uint16_t bits;
+    memcpy(&bits, p + f->bits_at + s * f->bits_bytes, sizeof bits);
+    return _mm512_maskz_mov_epi32(_cvtu32_mask16(bits), _mm512_set1_epi8((char)f->step));
+}
+
+/* A block of sixteen rows, k.. of the strip. */
+CPU_INLINE void gemm_native_expand(const uint8_t *p, const uint8_t *meta, int k, gemm_strip *strip,
+                                   const native_form *f, const native_tables *t,
+                                   native_head_fn *head, native_codes_fn *codes,
+                                   native_scale_fn *scale_of)
+{
+    const int n = 32 / f->scale_cols;
+    native_head h;
+    head(p, meta, &h);
+    for (size_t i = 0; i < f->bytes; i += 64)
+        _mm_prefetch((const char *)p + f->bytes + i, _MM_HINT_T1);
+    _mm512_store_ps(strip->d + k, h.d);
+#pragma GCC unroll 8
+    for (int b = 0; b < 8; b++) {
+        __m512i w[8];
+        codes(p, b, t, w);
+        for (int j = 0; j < 8; j++) {
+            if (f->step)
+                w[j] = _mm512_add_epi8(w[j], gemm_native_step(p, n * b + j * n / 8, f));
+            _mm512_store_si512(strip->codes[8 * b + j][k], w[j]);
+        }
+        for (int s = n * b; s < n * (b + 1); s++)
+            _mm512_store_ps(strip->scale[s] + k, scale_of(p, &h, t, s));
+    }
+    if (f->min) {
+        _mm512_store_ps(strip->m[0] + k, h.m);
+        for (int i = 0; i < 128 / f->scale_cols; i++)
+            _mm512_store_si512(strip->min[i][k], _mm512_cvtepu8_epi16(avx2_load(h.mn[i])));
+    }
+}
+
+/* All columns of rows r0 .. r0 + 16 * n, of which some may lie outside the call. */
+CPU_INLINE void gemm_native_pass(const cpu_dot_args *a, int64_t r0, int n, const native_form *f,
+                                 const native_tables *t, native_head_fn *head,
+                                 native_codes_fn *codes, native_scale_fn *scale_of, gemm_room *room)
+{
+    const gemm_form form = {256, f->scale_cols, f->offset, f->min, f->by_8};
+    const size_t row_bytes = fr_row_bytes(f->type, FR_LAYOUT_NATIVE, a->cols);
+    const uint8_t *meta = (const uint8_t *)a->base + (size_t)r0 * row_bytes;
+    gemm_clear(a, n, room);
+    for (int64_t i = 0; i < a->cols / GEMM_COLS; i++) {
+        for (int g = 0; g < n; g++) {
+            const uint8_t *group = meta + (size_t)(g * NATIVE_ROWS) * row_bytes;
+            gemm_native_expand(group + f->meta + (size_t)i * f->bytes, group,
+                               g % (GEMM_ROWS / NATIVE_ROWS) * NATIVE_ROWS,
+                               &room->strip[g / (GEMM_ROWS / NATIVE_ROWS)], f, t, head, codes,
+                               scale_of);
+        }
+        gemm_add_chunk(a, &form, i, 1, n, room);
+    }
+    gemm_store(a, r0, n, room);
+}
+
+CPU_INLINE void gemm_native_dot(const cpu_dot_args *a, const native_form *f,
+                                native_tables_fn *tables, native_head_fn *head,
+                                native_codes_fn *codes, native_scale_fn *scale_of)
+{
+    gemm_room room;
+    native_tables t;
+    tables(&t);
+    for (int64_t r = a->row_from / NATIVE_ROWS * NATIVE_ROWS, n; r < a->row_to;
+         r += n * NATIVE_ROWS) {
+        n = (a->row_to - r + NATIVE_ROWS - 1) / NATIVE_ROWS;
+        n = n < GEMM_SIXTEENS ? n : GEMM_SIXTEENS;
+        gemm_native_pass(a, r, (int)n, f, &t, head, codes, scale_of, &room);
+    }
+}
+
+#endif
