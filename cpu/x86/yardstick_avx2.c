@@ -22,10 +22,11 @@ uint64_t cpu_read_avx2(const uint8_t *p, size_t n)
 }
 
 /* As many independent sums as keep both multipliers busy, each in a register. The empty statements
- * tell the compiler that x may have changed: it must not take equal products or sums together. */
+ * tell the compiler that x may have changed: it must not take equal products or sums together.
+ * The result: the first and the last lane of all sums, each of which begins with 0x0303. */
 uint64_t cpu_int8_avx2(int64_t n, int64_t *ops)
 {
-    __m256i x = _mm256_set1_epi8(3), y = _mm256_set1_epi8(5), w[2];
+    __m256i x = _mm256_set1_epi8(3), y = _mm256_set1_epi8(5);
     __m256i a = x, b = x, c = x, d = x, e = x, f = x, g = x, h = x;
     *ops = 8 * 2 * 32;
 #define ADD_PRODUCTS(sum)                                                                          \
@@ -41,8 +42,8 @@ uint64_t cpu_int8_avx2(int64_t n, int64_t *ops)
         ADD_PRODUCTS(g);
         ADD_PRODUCTS(h);
     }
-    w[0] = _mm256_xor_si256(_mm256_add_epi16(a, b), _mm256_add_epi16(c, d));
-    w[1] = _mm256_xor_si256(_mm256_add_epi16(e, f), _mm256_add_epi16(g, h));
-    w[0] = _mm256_add_epi64(w[0], w[1]);
-    return (uint64_t)_mm256_extract_epi64(w[0], 0) ^ (uint64_t)_mm256_extract_epi64(w[0], 2);
+    a = _mm256_add_epi16(_mm256_add_epi16(a, b), _mm256_add_epi16(c, d));
+    e = _mm256_add_epi16(_mm256_add_epi16(e, f), _mm256_add_epi16(g, h));
+    a = _mm256_add_epi16(a, e);
+    return (uint64_t)_mm256_extract_epi16(a, 0) + (uint64_t)_mm256_extract_epi16(a, 15);
 }

@@ -26,7 +26,8 @@ uint64_t cpu_read_avx512(const uint8_t *p, size_t n)
 }
 
 /* As many independent sums as keep both multipliers busy, each in a register. The empty statements
- * tell the compiler that x may have changed: it must not take equal sums together. */
+ * tell the compiler that x may have changed: it must not take equal sums together.
+ * The result: all lanes of all sums, each of which begins with 0x03030303. */
 uint64_t cpu_int8_avx512(int64_t n, int64_t *ops)
 {
     __m512i x = _mm512_set1_epi8(3), y = _mm512_set1_epi8(5);
@@ -49,6 +50,9 @@ uint64_t cpu_int8_avx512(int64_t n, int64_t *ops)
         ADD_PRODUCTS(r);
         ADD_PRODUCTS(s);
     }
-    return fold(a) + fold(b) + fold(c) + fold(d) + fold(e) + fold(f) + fold(g) + fold(h) + fold(p) +
-           fold(q) + fold(r) + fold(s);
+    a = _mm512_add_epi32(_mm512_add_epi32(a, b), _mm512_add_epi32(c, d));
+    e = _mm512_add_epi32(_mm512_add_epi32(e, f), _mm512_add_epi32(g, h));
+    p = _mm512_add_epi32(_mm512_add_epi32(p, q), _mm512_add_epi32(r, s));
+    a = _mm512_add_epi32(_mm512_add_epi32(a, e), p);
+    return (uint32_t)_mm512_reduce_add_epi32(a);
 }

@@ -38,15 +38,6 @@ typedef struct {
 fr_status bench_plan_make(const fr_options *o, bench_plan *out, fr_err *err);
 void bench_plan_free(bench_plan *p); /* {0} is fine */
 
-/* "8", "1,2,4", "512-2048*2", "1-5+2": numbers from low to high, appended to *out (owned by the
- * caller). `name` is for errors. */
-typedef struct {
-    int64_t *v;
-    size_t n, cap;
-} bench_ints;
-fr_status bench_parse_ints(const char *name, const char *text, int64_t low, int64_t high,
-                           bench_ints *out, fr_err *err);
-
 /* ---- one result ------------------------------------------------------------------------------ */
 
 typedef struct {

@@ -3,6 +3,7 @@
 #include <strings.h>
 
 #include "bench/bench.h"
+#include "common/int_list.h"
 #include "common/interrupt.h"
 #include "cpu/kernel_speed.h"
 #include "cpu/yardstick.h"
@@ -17,12 +18,12 @@ typedef struct {
 static fr_status open_cpus(const fr_options *o, kernels *k, fr_err *err)
 {
     fr_cpu_config cfg = {.max_isa = FR_ISA_AUTO};
-    bench_ints threads = {0};
+    tool_ints threads = {0};
     const char *text = o->bench_threads.n > 0 ? o->bench_threads.items[0].text : NULL;
     fr_status st = FR_OK;
     cfg.n_threads = o->threads;
     if (text)
-        st = bench_parse_ints("-t", text, 0, 4096, &threads, err);
+        st = tool_ints_parse("-t", text, 0, 4096, &threads, err);
     if (st == FR_OK && text && (threads.n != 1 || o->bench_threads.n != 1))
         st = fr_fail(err, FR_EINVAL, "-t: found '%.80s', expected one number with --kernels", text);
     if (st == FR_OK && text)

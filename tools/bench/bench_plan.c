@@ -1,91 +1,11 @@
 /* The lists of the command line: settings and tests. */
-#include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "bench/bench.h"
+#include "common/int_list.h"
 
-enum { MAX_ITEMS = 4096 /* of one list, and of settings */, MAX_TOKENS = 1 << 24 };
-
-/* ---- numbers --------------------------------------------------------------------------------- */
-
-static fr_status add_int(bench_ints *list, int64_t v, fr_err *err)
-{
-    void *p = list->v;
-    FR_TRY(fr_mem_grow(FR_MEM_MISC, &p, &list->cap, list->n + 1, sizeof *list->v, err));
-    list->v = p;
-    list->v[list->n++] = v;
-    return FR_OK;
-}
-
-/* One item: N, A-B, A-B+STEP or A-B*FACTOR. *end is what follows it. */
-typedef struct {
-    long long from, to, step;
-    char op;
-} range;
-
-static bool read_range(const char *text, range *r, const char **end)
-{
-    char *p;
-    errno = 0;
-    r->from = r->to = strtoll(text, &p, 10);
-    r->op = '+', r->step = 1;
-    if (p == text)
-        return false;
-    if (*p == '-') {
-        text = p + 1;
-        r->to = strtoll(text, &p, 10);
-        if (p == text || r->to < r->from)
-            return false;
-    }
-    if (*p == '+' || *p == '*') {
-        r->op = *p;
-        text = p + 1;
-        r->step = strtoll(text, &p, 10);
-        if (p == text || r->step < (r->op == '*' ? 2 : 1))
-            return false;
-    }
-    *end = p;
-    return errno == 0 && (*p == ',' || *p == 0) && !(r->op == '*' && r->from < 1);
-}
-
-static fr_status add_range(const char *name, const range *r, bench_ints *out, fr_err *err)
-{
-    for (long long v = r->from; v <= r->to; v = r->op == '+' ? v + r->step : v * r->step) {
-        if (out->n >= MAX_ITEMS)
-            return fr_fail(err, FR_ERANGE, "%s: found more than %d values, expected fewer", name,
-                           MAX_ITEMS);
-        FR_TRY(add_int(out, v, err));
-    }
-    return FR_OK;
-}
-
-fr_status bench_parse_ints(const char *name, const char *text, int64_t low, int64_t high,
-                           bench_ints *out, fr_err *err)
-{
-    range r;
-    for (const char *p = text; p; p = *p == ',' ? p + 1 : NULL) {
-        if (!read_range(p, &r, &p))
-            return fr_fail(err, FR_EINVAL,
-                           "%s: found '%.80s', expected whole numbers joined by commas (1,2,4), or "
-                           "ranges (512-2048+512, 1-64*2)",
-                           name, text);
-        if (r.from < low || r.to > high)
-            return fr_fail(err, FR_ERANGE, "%s: found %lld, expected %lld to %lld", name,
-                           r.from < low ? r.from : r.to, (long long)low, (long long)high);
-        FR_TRY(add_range(name, &r, out, err));
-    }
-    return FR_OK;
-}
-
-static fr_status ints_of(const char *name, const fr_opt_list *list, int64_t low, int64_t high,
-                         int64_t otherwise, bench_ints *out, fr_err *err)
-{
-    for (size_t i = 0; i < list->n; i++)
-        FR_TRY(bench_parse_ints(name, list->items[i].text, low, high, out, err));
-    return list->n == 0 ? add_int(out, otherwise, err) : FR_OK;
-}
+enum { MAX_SETTINGS = 4096, MAX_TOKENS = 1 << 24 };
 
 /* ---- texts ----------------------------------------------------------------------------------- */
 
@@ -206,8 +126,8 @@ static fr_status add_at_depth(bench_plan *p, int64_t n_prompt, int64_t n_gen, in
 
 static fr_status parse_pair(const char *name, const char *text, int64_t pair[2], fr_err *err)
 {
-    bench_ints v = {0};
-    fr_status st = bench_parse_ints(name, text, 1, MAX_TOKENS, &v, err);
+    tool_ints v = {0};
+    fr_status st = tool_ints_parse(name, text, 1, MAX_TOKENS, &v, err);
     if (st == FR_OK && v.n != 2)
         st = fr_fail(err, FR_EINVAL, "%s: found '%.80s', expected two numbers, such as 512,128",
                      name, text);
@@ -217,8 +137,8 @@ static fr_status parse_pair(const char *name, const char *text, int64_t pair[2],
     return st;
 }
 
-static fr_status tests_at_depth(const fr_options *o, bench_plan *p, const bench_ints *pp,
-                                const bench_ints *tg, int64_t depth, fr_err *err)
+static fr_status tests_at_depth(const fr_options *o, bench_plan *p, const tool_ints *pp,
+                                const tool_ints *tg, int64_t depth, fr_err *err)
 {
     int64_t pair[2];
     for (size_t i = 0; i < pp->n; i++)
@@ -236,13 +156,13 @@ static fr_status tests_at_depth(const fr_options *o, bench_plan *p, const bench_
 
 static fr_status make_tests(const fr_options *o, bench_plan *p, fr_err *err)
 {
-    bench_ints pp = {0}, tg = {0}, depth = {0};
+    tool_ints pp = {0}, tg = {0}, depth = {0};
     int64_t pair[2];
     char name[48];
     fr_status st;
-    FR_TRY_OUT(st, ints_of("-p", &o->bench_prompt, 0, MAX_TOKENS, 512, &pp, err));
-    FR_TRY_OUT(st, ints_of("-n", &o->bench_gen, 0, MAX_TOKENS, 128, &tg, err));
-    FR_TRY_OUT(st, ints_of("-d", &o->bench_depth, 0, MAX_TOKENS, 0, &depth, err));
+    FR_TRY_OUT(st, tool_ints_of("-p", &o->bench_prompt, 0, MAX_TOKENS, 512, &pp, err));
+    FR_TRY_OUT(st, tool_ints_of("-n", &o->bench_gen, 0, MAX_TOKENS, 128, &tg, err));
+    FR_TRY_OUT(st, tool_ints_of("-d", &o->bench_depth, 0, MAX_TOKENS, 0, &depth, err));
     for (size_t i = 0; i < depth.n; i++)
         FR_TRY_OUT(st, tests_at_depth(o, p, &pp, &tg, depth.v[i], err));
     for (size_t i = 0; i < o->bench_gp.n; i++) {
@@ -264,17 +184,17 @@ out:
 
 typedef struct {
     texts models, types_k, types_v;
-    bench_ints mla, batch, ubatch, threads;
+    tool_ints mla, batch, ubatch, threads;
 } lists;
 
 static fr_status read_lists(const fr_options *o, bench_plan *p, lists *l, fr_err *err)
 {
     FR_TRY(models_of(o, p, &l->models, err));
-    FR_TRY(ints_of("-mla", &o->bench_mla, 0, 3, o->mla, &l->mla, err));
-    FR_TRY(ints_of("-b", &o->bench_batch, 1, 1 << 20, o->batch_size, &l->batch, err));
-    FR_TRY(ints_of("-ub", &o->bench_ubatch, 1, 1 << 20, o->ubatch_size, &l->ubatch, err));
-    FR_TRY(ints_of("-t", &o->bench_threads, 0, 4096, o->threads > 0 ? o->threads : 0, &l->threads,
-                   err));
+    FR_TRY(tool_ints_of("-mla", &o->bench_mla, 0, 3, o->mla, &l->mla, err));
+    FR_TRY(tool_ints_of("-b", &o->bench_batch, 1, 1 << 20, o->batch_size, &l->batch, err));
+    FR_TRY(tool_ints_of("-ub", &o->bench_ubatch, 1, 1 << 20, o->ubatch_size, &l->ubatch, err));
+    FR_TRY(tool_ints_of("-t", &o->bench_threads, 0, 4096, o->threads > 0 ? o->threads : 0,
+                        &l->threads, err));
     FR_TRY(types_of("-ctk", &o->bench_type_k, o->cache_type_k, &l->types_k, err));
     return types_of("-ctv", &o->bench_type_v, o->cache_type_v, &l->types_v, err);
 }
@@ -299,9 +219,10 @@ static fr_status make_settings(const lists *l, bench_plan *p, fr_err *err)
                             l->batch.n,   l->mla.n,     l->models.n};
     size_t n = 1;
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
-        if ((n *= sizes[i]) > MAX_ITEMS)
+        if ((n *= sizes[i]) > MAX_SETTINGS)
             return fr_fail(err, FR_ERANGE,
-                           "settings: found more than %d combinations, expected fewer", MAX_ITEMS);
+                           "settings: found more than %d combinations, expected fewer",
+                           MAX_SETTINGS);
     p->settings = FR_NEW(bench_setting, FR_MEM_MISC, n, err);
     if (!p->settings)
         return FR_ENOMEM;

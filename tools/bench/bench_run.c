@@ -69,7 +69,8 @@ static void show_progress(const bench *b, const bench_test *t, int i)
         fprintf(stderr, "%s: %d of %d\n", t->name, i + 1, (int)b->o->bench_repetitions);
 }
 
-/* Fills what repetitions and yardsticks say. */
+/* Fills what repetitions and yardsticks say. The first yardstick stands before the warm-up, which
+ * brings back to the caches what it has driven out. */
 static fr_status time_test(bench *b, const bench_test *t, bench_result *r, fr_err *err)
 {
     double unused;
@@ -78,11 +79,11 @@ static fr_status time_test(bench *b, const bench_test *t, bench_result *r, fr_er
     fr_session_truncate(b->session, 0);
     if (t->n_depth > 0)
         FR_TRY(tool_run_prompt(&b->load, b->session, t->n_depth, NULL, err));
+    if (b->o->bench_roofline)
+        r->before = tool_gauge_measure(&b->gauge);
     show_progress(b, t, -1);
     if (b->o->warmup)
         FR_TRY(repeat(b, t, &unused, err));
-    if (b->o->bench_roofline)
-        r->before = tool_gauge_measure(&b->gauge);
     for (int i = 0; i < n; i++) {
         show_progress(b, t, i);
         FR_TRY(repeat(b, t, &b->seconds[i], err));

@@ -1,6 +1,6 @@
 # Shell functions of tools/quickstart and tools/test. README.md says what each package is for.
 
-BUILD_PACKAGES=(build-essential cmake pkg-config libpcre2-dev libinih-dev libjansson-dev)
+BUILD_PACKAGES=(build-essential cmake pkg-config libpcre2-dev libinih-dev libjansson-dev libcairo2-dev)
 TEST_PACKAGES=(libcmocka-dev python3)
 
 # need_packages NAME...: installs those that are missing; as root, or through sudo.

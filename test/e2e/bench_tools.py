@@ -1,0 +1,235 @@
+"""ferry-bench, ferry-sweep-bench and ferry-batched-bench on the demo model: their tables to the letter,
+the other formats through real parsers, pictures, and what they refuse. No speed is judged."""
+import csv
+import io
+import json
+import math
+import os
+import re
+import sqlite3
+import xml.etree.ElementTree
+
+from end_to_end import DEMO, V3, done, expect, expect_in, refuse, succeed, temp, write, wrong
+
+SMALL = ["-t", "2", "--log-disable"]
+
+
+def lines_of(run):
+    return run.out.decode().splitlines()
+
+
+def match(what, pattern, line):
+    m = re.fullmatch(pattern, line)
+    if not m:
+        wrong("%s: found %r, expected %r" % (what, line, pattern))
+    return m
+
+
+# ---- ferry-bench: the table
+HEAD = ("| model                          |       size |     params | backend    | threads |"
+        "            test |                  t/s |")
+RULE = ("| ------------------------------ | ---------: | ---------: | ---------- | ------: |"
+        " --------------: | -------------------: |")
+ROW = (r"\| deepseek2 12M Q8_0             \|  12\.46 MiB \|    12\.27 M \| CPU        \|       2 \|"
+       r" {15}\| +\d+\.\d\d ± \d+\.\d\d \|")
+
+
+def row(test, more=""):
+    return ROW.replace(" {15}", " " + re.escape("%15s" % test) + " ") + more
+
+
+r = succeed("ferry-bench", "-m", DEMO, "-p", "16", "-n", "4", "-pg", "16,4", "-gp", "16,4", "-d", "0,8", "-r", "2",
+            "--no-roofline", *SMALL)
+found = lines_of(r)
+tests = ["pp16", "tg4", "pp16+tg4", "pp16 @ d8", "tg4 @ d8", "pp16+tg4 @ d8", "tg4@pp16"]
+expect("lines", len(found), 2 + len(tests) + 2)
+expect("head", found[0], HEAD)
+expect("rule", found[1], RULE)
+for i, test in enumerate(tests):
+    match(test, row(test), found[2 + i])
+    expect(test + " (width)", len(found[2 + i]), len(HEAD))
+match("build", r"build: ferry \d+\.\d+\.\d+", found[-1])
+expect("messages", r.err, b"")
+
+# Without options: pp512 and tg128, and the roofline.
+r = succeed("ferry-bench", "-m", DEMO, "-r", "1", *SMALL)
+found = lines_of(r)
+expect("head", found[0], HEAD + "     roofline |")
+match("pp512", row("pp512", r" +\d+ % int8 \|"), found[2])
+match("tg128", row("tg128", r" +\d+ % read \|"), found[3])
+match("yardsticks", r"yardsticks: reading \d+\.\d to \d+\.\d GB/s, int8 products \d+ to \d+ GOPS", found[-1])
+
+# Columns for what is not the default, every combination, the interpreter's other spellings.
+r = succeed("ferry-bench", "-m", DEMO + "," + V3, "-p", "8", "-n", "0", "-r", "1", "-ctk", "f16,q8_0", "-ub", "4-8*2",
+            "-mla", "1", "-fa", "1", "-fmoe", "1", "-mmp", "0", "-w", "0", "--no-roofline", *SMALL)
+found = lines_of(r)
+expect("combinations", len(found), 2 + 8 + 2)
+expect_in("columns", "| threads | n_ubatch | type_k | mla |            test |", found[0])
+match("last", r"\| deepseek2 3M F16 +\|.*\|       2 \|        8 \|   q8_0 \|   1 \| +pp8 \|.*", found[-3])
+
+# ---- ferry-bench: formats
+FIELDS = ["n_prompt", "n_gen", "n_depth", "n_threads", "type_k", "avg_ns", "stddev_ns", "avg_ts", "stddev_ts", "samples_ts",
+          "model_size", "model_n_params"]
+ODD = write("it's \"odd\", \xff.gguf".encode("latin-1").decode("utf-8", "surrogateescape"), open(V3, "rb").read())
+
+
+def bench(form, *more):
+    r = succeed("ferry-bench", "-m", ODD, "-p", "8", "-n", "4", "-gp", "8,4", "-r", "3", "-o", form, *SMALL, *more)
+    return r.out
+
+
+def check_result(what, t, test, n_prompt, n_gen, n_depth):
+    expect(what + " (test)", t["test"], test)
+    for name, value in (("n_prompt", n_prompt), ("n_gen", n_gen), ("n_depth", n_depth), ("n_threads", 2),
+                        ("n_ubatch", 512), ("n_batch", 2048)):
+        expect("%s (%s)" % (what, name), int(t[name]), value)
+    expect(what + " (type_k)", t["type_k"], "f16")
+    if not 0.9 < int(t["model_size"]) / os.path.getsize(V3) < 1:
+        wrong("%s: found a model of %s bytes" % (what, t["model_size"]))
+    ts, ns = t["samples_ts"], t["samples_ns"]
+    if isinstance(ts, str):
+        ts, ns = [float(x) for x in ts.split(",")], [int(x) for x in ns.split(",")]
+    expect(what + " (samples)", (len(ts), len(ns)), (3, 3))
+    mean = sum(ts) / 3
+    deviation = math.sqrt(sum((x - mean) ** 2 for x in ts) / 2)
+    for name, value in (("avg_ts", mean), ("stddev_ts", deviation), ("avg_ns", sum(ns) / 3)):
+        if not abs(float(t[name]) - value) <= 1e-4 * mean + 1e-5 * abs(value) + 1:
+            wrong("%s: found %s %s, expected %s" % (what, name, t[name], value))
+    for x, y in zip(ts, ns):
+        if not abs(x * y * 1e-9 / (n_prompt + n_gen) - 1) < 1e-3:
+            wrong("%s: %r t/s do not go with %r ns" % (what, x, y))
+    if not 0 < float(t["roofline"]):
+        wrong("%s: found roofline %r" % (what, t["roofline"]))
+
+
+def check_all(form, results):
+    expect(form + " (results)", len(results), 3)
+    for t, wanted in zip(results, (("pp8", 8, 0, 0), ("tg4", 0, 4, 0), ("tg4@pp8", 0, 4, 8))):
+        for name in FIELDS:
+            expect_in(form, name, t)
+        check_result(form, t, *wanted)
+
+
+check_all("json", json.loads(bench("json")))
+check_all("jsonl", [json.loads(line) for line in bench("jsonl").splitlines()])
+text = bench("csv").decode("utf-8", "surrogateescape")
+check_all("csv", list(csv.DictReader(io.StringIO(text))))
+expect("csv (name)", next(csv.DictReader(io.StringIO(text)))["model_filename"], ODD)
+db = sqlite3.connect(":memory:")
+db.row_factory = sqlite3.Row
+db.executescript(bench("sql").decode("utf-8", "replace"))
+check_all("sql", [dict(x) for x in db.execute("SELECT * FROM test")])
+expect("sql (types)", [x[0] for x in db.execute("SELECT typeof(avg_ts) || typeof(n_prompt) || typeof(test) FROM test")],
+       ["realintegertext"] * 3)
+expect("without roofline", json.loads(bench("json", "--no-roofline"))[0]["roofline"], None)
+
+# ---- ferry-bench: kernels
+r = succeed("ferry-bench", "--kernels", "Q4_K", "iq4_xs_r8", *SMALL)
+table = [line for line in lines_of(r) if line.startswith("|")]
+expect_in("kernels", "| type           | kernel               | tokens |    GB/s | of read |    GOPS | of int8 | x scalar |",
+          table[0])
+names = [match("kernels", r"\| (\S+) +\| (\S+) +\| +(1|512) \| +[\d.]+ \| +\d+ % \| +[\d.]+ \| +[\d.]+ % \| +[\d.]+ \|",
+               line) for line in table[2:]]
+found = [(m[1], m[3]) for m in names if m]
+for wanted in (("q4_K", "1"), ("q4_K", "512"), ("q4_k_r4", "1"), ("q4_k_r4", "512"), ("iq4_xs_r8", "512")):
+    expect_in("kernels", wanted, found)
+expect("kernels (others)", [name for name, _ in found if not name.lower().startswith(("q4_k", "iq4_xs_r8"))], [])
+
+# ---- ferry-bench: refusals
+refuse("ferry-bench", ["--model"])
+refuse("ferry-bench", ["nothing.gguf"], "-m", "nothing.gguf")
+refuse("ferry-bench", ["-p: found '1,x'"], "-m", DEMO, "-p", "1,x")
+refuse("ferry-bench", ["none"], "-m", DEMO, "-p", "0", "-n", "0")
+refuse("ferry-bench", ["unexpected argument"], DEMO)
+refuse("ferry-bench", ["q9_K"], "--kernels", "q9_K")
+refuse("ferry-bench", ["one of md, csv, json, jsonl, sql"], "-m", DEMO, "-o", "xml", code=2)
+refuse("ferry-bench", ["not a GGUF"], "-m", write("no.gguf", b"hello hello hello hello hello"), *SMALL)
+
+# ---- ferry-sweep-bench
+SWEEP_HEAD = ["|    PP |     TG |   N_KV |   T_PP s | S_PP t/s |   T_TG s | S_TG t/s |",
+              "|-------|--------|--------|----------|----------|----------|----------|"]
+SWEEP_ROW = r"\| {}(\d+) \| {}(\d+) \| {}(\d+) \| +(\d+\.\d{{3}}) \| +(\d+\.\d\d) \| +(\d+\.\d{{3}}) \| +(\d+\.\d\d) \|"
+
+
+def sweep_rows(what, run, pp, tg, depths):
+    found = lines_of(run)
+    head = match(what, r"main: n_kv_max = (\d+), n_batch = (\d+), n_ubatch = (\d+), flash_attn = \d, n_gpu_layers = 0, "
+                 r"n_threads = 2, n_threads_batch = 2", found[1])
+    expect(what + " (blank lines)", (found[0], found[2]), ("", ""))
+    expect(what + " (head)", found[3:5], SWEEP_HEAD)
+    expect(what + " (rows)", len(found) - 5, len(depths))
+    rows = []
+    for line, depth in zip(found[5:], depths):
+        m = match(what, SWEEP_ROW.format(" *", " *", " *"), line)
+        expect(what + " (width)", len(line), len(SWEEP_HEAD[0]))
+        if m:
+            expect(what, (int(m[1]), int(m[2]), int(m[3])), (pp, tg, depth))
+            rows.append([float(x) for x in m.groups()])
+    return head, rows
+
+
+sweep = succeed("ferry-sweep-bench", "-m", DEMO, "-c", "128", "-ub", "32", "--json", temp("sweep.json"), *SMALL)
+head, rows = sweep_rows("sweep", sweep, 32, 8, [0, 32, 64, 96])
+expect("sweep (settings)", head and head.groups(), ("128", "2048", "32"))
+j = json.load(open(temp("sweep.json")))
+expect("sweep.json", [(x["pp"], x["tg"], x["n_kv"]) for x in j["rows"]], [(32, 8, n) for n in (0, 32, 64, 96)])
+for a, b in zip(rows, j["rows"]):
+    expect("sweep.json (speeds)", ["%.2f" % b["speed_pp"], "%.2f" % b["speed_tg"]], ["%.2f" % a[4], "%.2f" % a[6]])
+expect("sweep.json (model)", (j["model_filename"], j["n_kv_max"], j["n_ubatch"]), (DEMO, 128, 32))
+
+r = succeed("ferry-sweep-bench", "-m", DEMO, "-c", "100", "-ub", "32", "-n", "5", "--sweep-stride", "2", "-nrep", "2",
+            "-wb", "-fa", "on", *SMALL)
+sweep_rows("stride", r, 32, 5, [0, 64])
+r = succeed("ferry-sweep-bench", "-m", DEMO, "-c", "64", "-ub", "32", "--output-format", "jsonl", *SMALL)
+rows = [json.loads(line) for line in lines_of(r)]
+expect("jsonl", [(x["n_kv_max"], x["pp"], x["tg"], x["n_kv"]) for x in rows], [(64, 32, 8, 0), (64, 32, 8, 32)])
+refuse("ferry-sweep-bench", ["--model"])
+refuse("ferry-sweep-bench", ["-c: found 16", "at least 32"], "-m", DEMO, "-c", "16", "-ub", "32", *SMALL)
+refuse("ferry-sweep-bench", ["--plot"], "table.txt")
+
+# ---- pictures
+mine = write("mine.txt", sweep.out)
+theirs = write("theirs.log", b"noise\n" + "\n".join(SWEEP_HEAD).encode() +
+               b"\n|   512 |    128 |      0 |    0.100 |  5120.00 |    1.000 |   128.00 |\nmore noise\n"
+               b"|   512 |    128 |    512 |    0.200 |  2560.00 |    2.000 |    64.00 |\n")
+r = succeed("ferry-sweep-bench", "--plot", temp("both.svg"), mine, theirs) if os.system(
+    "pkg-config --exists cairo") == 0 else None
+if r:
+    expect("plot (output)", r.out, b"")
+    root = xml.etree.ElementTree.parse(temp("both.svg")).getroot()
+    expect("svg", root.tag, "{http://www.w3.org/2000/svg}svg")
+    svg = open(temp("both.svg")).read()
+    strokes = set(re.findall(r"stroke[:=]\s*\"?(rgb\([^)]*\))", svg))
+    if len(strokes) < 4:  # two runs, grid, axis
+        wrong("svg: found the strokes %r, expected a colour for each run" % strokes)
+    succeed("ferry-sweep-bench", "-m", DEMO, "-c", "64", "-ub", "32", "--plot", temp("all.png"), mine, theirs, *SMALL)
+    png = open(temp("all.png"), "rb").read()
+    expect("png", (png[:8], int.from_bytes(png[16:20], "big")), (b"\x89PNG\r\n\x1a\n", 2160))
+    refuse("ferry-sweep-bench", [".svg or .png"], "--plot", temp("x.pdf"), mine)
+    refuse("ferry-sweep-bench", ["no row of a sweep table"], "--plot", temp("x.svg"), DEMO)
+    expect("nothing is left", os.path.exists(temp("x.svg")), False)
+
+# ---- ferry-batched-bench
+r = succeed("ferry-batched-bench", "-m", DEMO, "-npp", "8,16", "-ntg", "4", "-npl", "1,3", "-c", "60", "--json",
+            temp("batched.json"), *SMALL)
+found = lines_of(r)
+expect("batched (head)", found[3:5],
+       ["|    PP |     TG |    B |   N_KV |   T_PP s | S_PP t/s |   T_TG s | S_TG t/s |      T s |    S t/s |",
+        "|-------|--------|------|--------|----------|----------|----------|----------|----------|----------|"])
+wanted = [(8, 4, 1, 12), (8, 4, 3, 36), (16, 4, 1, 20), (16, 4, 3, 60)]
+expect("batched (rows)", len(found) - 5, len(wanted))
+for line, w in zip(found[5:], wanted):
+    m = match("batched", r"\| +(\d+) \| +(\d+) \| +(\d+) \| +(\d+) \|( +\d+\.\d{3} \| +\d+\.\d\d \|){3}", line)
+    expect("batched", m and tuple(int(x) for x in m.groups()[:4]), w)
+j = json.load(open(temp("batched.json")))
+expect("batched.json", [(x["pp"], x["tg"], x["pl"], x["n_kv"]) for x in j["rows"]], wanted)
+for x in j["rows"]:
+    for speed, seconds, n in (("speed_pp", "t_pp", x["pp"] * x["pl"]), ("speed", "t", x["n_kv"])):
+        if not abs(x[speed] * x[seconds] / n - 1) < 1e-6:
+            wrong("batched.json: found %r, expected speeds that go with times" % x)
+r = succeed("ferry-batched-bench", "-m", DEMO, "-npp", "8,16", "-ntg", "4", "-npl", "3", "-c", "40", "--output-format",
+            "jsonl", *SMALL)
+expect("batched (too long)", [json.loads(x)["n_kv"] for x in lines_of(r)], [36])
+refuse("ferry-batched-bench", ["-c: found 10", "takes 640"], "-m", DEMO, "-c", "10", *SMALL)
+refuse("ferry-batched-bench", ["-npl: found 'x'"], "-m", DEMO, "-npl", "x", *SMALL)
+done()
