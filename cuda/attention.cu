@@ -10,9 +10,11 @@ static const int64_t POSITIONS = 32; /* a block of the running softmax: one lane
 
 /* ---- rows of the cache ---------------------------------------------------------------------- */
 
-/* A type of cache rows: at(row, i) reads a number; write(row, i, v) is called by all 32 lanes of a
- * warp for 32 neighbouring numbers, the first a multiple of 32. */
+/* A type of cache rows: at(row, i) reads a number, write(row, i, v) writes one. With whole_warp,
+ * write is for all 32 lanes at once: they hold neighbouring numbers, the first at a multiple of 32.
+ */
 struct CacheF32 {
+    static constexpr bool whole_warp = false;
     static __device__ __forceinline__ float at(const uint8_t *row, int64_t i)
     {
         return ((const float *)row)[i];
@@ -24,29 +26,32 @@ struct CacheF32 {
 };
 
 struct CacheF16 {
+    static constexpr bool whole_warp = false;
     static __device__ __forceinline__ float at(const uint8_t *row, int64_t i)
     {
         return __half2float(((const __half *)row)[i]);
     }
     static __device__ __forceinline__ void write(uint8_t *row, int64_t i, float v)
     {
-        ((__half *)row)[i] = __float2half(v);
+        ((uint16_t *)row)[i] = fr_f32_to_f16(fminf(fmaxf(v, -65504.0f), 65504.0f));
     }
 };
 
 struct CacheBF16 {
+    static constexpr bool whole_warp = false;
     static __device__ __forceinline__ float at(const uint8_t *row, int64_t i)
     {
         return __bfloat162float(((const __nv_bfloat16 *)row)[i]);
     }
     static __device__ __forceinline__ void write(uint8_t *row, int64_t i, float v)
     {
-        ((__nv_bfloat16 *)row)[i] = __float2bfloat16(v);
+        ((uint16_t *)row)[i] = fr_f32_to_bf16(fminf(fmaxf(v, -0x1.FEp127f), 0x1.FEp127f));
     }
 };
 
 /* Blocks of 34 bytes: the scale (f16), then 32 signed bytes. */
 struct CacheQ8 {
+    static constexpr bool whole_warp = true;
     static __device__ __forceinline__ float at(const uint8_t *row, int64_t i)
     {
         return form_q8_0_plain::weight(row, row + i / Q8_WEIGHTS * Q8_BYTES, 0,
@@ -56,7 +61,7 @@ struct CacheQ8 {
     {
         uint8_t *block = row + i / Q8_WEIGHTS * Q8_BYTES;
         float d = warp_max(fabsf(v)) / 127.0f;
-        block[2 + i % Q8_WEIGHTS] = (uint8_t)(int)roundf(d > 0 ? v / d : 0.0f);
+        block[2 + i % Q8_WEIGHTS] = (uint8_t)(int)roundf(d > 0 ? v * (1.0f / d) : 0.0f);
         if (i % Q8_WEIGHTS == 0) {
             uint16_t bits = fr_f32_to_f16(d);
             block[0] = (uint8_t)bits;
@@ -83,19 +88,29 @@ template <class Fn> static bool with_cache_type(fr_type t, Fn f)
 
 /* ---- store ---------------------------------------------------------------------------------- */
 
-/* A warp a row (token, head). */
+/* Number i of the row of (token t, head h): a, then b, then zeros. */
+static __device__ float row_input(const fr_gpu_kv_store_args &a, int64_t t, int64_t h, int64_t i)
+{
+    if (i < a.a_width)
+        return a.a_d[t * a.lda + h * a.a_stride + i];
+    return i < a.a_width + a.b_width ? a.b_d[t * a.ldb + i - a.a_width] : 0.0f;
+}
+
+/* A warp a row. A row that no type can hold becomes zeros, and the caller is told. */
 template <class C> __global__ void __launch_bounds__(WARP) store_rows(fr_gpu_kv_store_args a)
 {
     int64_t t = blockIdx.x / a.dst.per_pos, h = blockIdx.x % a.dst.per_pos;
-    const float *from_a = a.a_d + t * a.lda + h * a.a_stride, *from_b = a.b_d + t * a.ldb;
     uint8_t *row = a.dst.base_d + ((a.pos0 + t) * a.dst.per_pos + h) * a.dst.row_bytes;
-    for (int64_t i = threadIdx.x; i < (a.dst.stored + WARP - 1) / WARP * WARP; i += WARP) {
-        float v = 0;
-        if (i < a.a_width)
-            v = from_a[i];
-        else if (i < a.a_width + a.b_width)
-            v = from_b[i - a.a_width];
-        if (i < a.dst.stored || a.dst.stored % WARP == 0)
+    int bad = 0;
+    for (int64_t i = threadIdx.x; i < a.a_width + a.b_width; i += WARP)
+        bad |= !isfinite(row_input(a, t, h, i));
+    bad = __any_sync(ALL_LANES, bad);
+    if (bad && threadIdx.x == 0 && a.not_finite_d)
+        atomicMax(a.not_finite_d, 1);
+    for (int64_t from = 0; from < a.dst.stored; from += WARP) {
+        int64_t i = from + threadIdx.x;
+        float v = bad ? 0.0f : row_input(a, t, h, i);
+        if (C::whole_warp || i < a.dst.stored)
             C::write(row, i, v);
     }
 }
@@ -104,7 +119,7 @@ cudaError_t launch_kv_store(const fr_gpu_kv_store_args &a, cudaStream_t stream)
 {
     cudaError_t e = cudaErrorInvalidValue;
     if (a.dst.type == FR_TYPE_Q8_0 && a.dst.stored % Q8_WEIGHTS != 0)
-        return e;
+        return e; /* no whole blocks */
     unsigned rows = (unsigned)(a.n_tokens * a.dst.per_pos);
     with_cache_type(a.dst.type, [&](auto c) {
         typedef decltype(c) C;

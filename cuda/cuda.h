@@ -124,6 +124,7 @@ typedef struct {
     const float *a_d, *b_d;
     int64_t lda, a_width, a_stride, ldb, b_width;
     int64_t n_tokens, pos0;
+    int32_t *not_finite_d;
     fr_gpu_kv dst;
 } fr_gpu_kv_store_args;
 
