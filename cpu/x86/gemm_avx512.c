@@ -61,13 +61,18 @@ CPU_INLINE void start_sums(int32_t start[16], __m256i sums, const gemm_form *f)
     }
 }
 
-/* Columns j, 8 + j, 16 + j, 24 + j of each 32 together. */
-CPU_INLINE void by_8(const int8_t *q, uint8_t *room)
+/* The order of the form (gemm_form.by_8). */
+CPU_INLINE void reorder(const int8_t *q, const gemm_form *f, uint8_t *room)
 {
-    const __m512i from =
+    const __m512i one_scale =
         _mm512_setr_epi32(0x18100800, 0x19110901, 0x1A120A02, 0x1B130B03, 0x1C140C04, 0x1D150D05,
                           0x1E160E06, 0x1F170F07, 0x38302820, 0x39312921, 0x3A322A22, 0x3B332B23,
                           0x3C342C24, 0x3D352D25, 0x3E362E26, 0x3F372F27);
+    const __m512i two_scales =
+        _mm512_setr_epi32(0x0C040800, 0x0D050901, 0x0E060A02, 0x0F070B03, 0x1C141810, 0x1D151911,
+                          0x1E161A12, 0x1F171B13, 0x2C242820, 0x2D252921, 0x2E262A22, 0x2F272B23,
+                          0x3C343830, 0x3D353931, 0x3E363A32, 0x3F373B33);
+    const __m512i from = f->scale_cols == 32 ? one_scale : two_scales;
     for (int i = 0; i < GEMM_COLS; i += 64)
         _mm512_store_si512(room + i, _mm512_permutexvar_epi8(from, _mm512_loadu_si512(q + i)));
 }
@@ -80,7 +85,7 @@ static void take_256(const cpu_dot_args *a, const gemm_form *f, int64_t chunk, i
         const __m256i sums = avx2_load(from->sums);
         x->q[t] = (const uint8_t *)from->q;
         if (f->by_8) {
-            by_8(from->q, x->room[t]);
+            reorder(from->q, f, x->room[t]);
             x->q[t] = x->room[t];
         }
         x->d[t] = from->d;

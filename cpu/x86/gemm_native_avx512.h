@@ -10,9 +10,18 @@ enum { GEMM_SIXTEENS = GEMM_STRIPS * GEMM_ROWS / NATIVE_ROWS };
 /* `step` in all bytes of the rows whose bit of scale s is set. */
 CPU_INLINE __m512i gemm_native_step(const uint8_t *p, int s, const native_form *f)
 {
-    uint16_t bits;
-    memcpy(&bits, p + f->bits_at + s * f->bits_bytes, sizeof bits);
-    return _mm512_maskz_mov_epi32(_cvtu32_mask16(bits), _mm512_set1_epi8((char)f->step));
+    return _mm512_maskz_mov_epi32(native_step_rows(p, s, f), _mm512_set1_epi8((char)f->step));
+}
+
+/* Registers j and 4 + j of a `by_8` form hold two bytes of each scale of 16: trades them, so that
+ * the first four registers are of the first scale. */
+CPU_INLINE void gemm_native_part_scales(__m512i w[8])
+{
+    for (int j = 0; j < 4; j++) {
+        const __m512i a = w[j], c = w[4 + j];
+        w[j] = _mm512_mask_blend_epi16(0xAAAAAAAA, a, _mm512_slli_epi32(c, 16));
+        w[4 + j] = _mm512_mask_blend_epi16(0xAAAAAAAA, _mm512_srli_epi32(a, 16), c);
+    }
 }
 
 /* A block of sixteen rows, k.. of the strip. */
@@ -31,6 +40,8 @@ CPU_INLINE void gemm_native_expand(const uint8_t *p, const uint8_t *meta, int k,
     for (int b = 0; b < 8; b++) {
         __m512i w[8];
         codes(p, b, t, w);
+        if (f->by_8 && f->scale_cols == 16)
+            gemm_native_part_scales(w);
         for (int j = 0; j < 8; j++) {
             if (f->step)
                 w[j] = _mm512_add_epi8(w[j], gemm_native_step(p, n * b + j * n / 8, f));
