@@ -10,7 +10,12 @@ enum { GEMM_SIXTEENS = GEMM_STRIPS * GEMM_ROWS / NATIVE_ROWS };
 /* `step` in all bytes of the rows whose bit of scale s is set. */
 CPU_INLINE __m512i gemm_native_step(const uint8_t *p, int s, const native_form *f)
 {
-    return _mm512_maskz_mov_epi32(native_step_rows(p, s, f), _mm512_set1_epi8((char)f->step));
+    const uint8_t *at = p + f->bits_at + s * f->bits_bytes;
+    __mmask16 rows;
+    memcpy(&rows, at, sizeof rows);
+    if (f->bits_bytes == 16)
+        rows = _mm_test_epi8_mask(avx2_load_half(at), _mm_set1_epi8(1));
+    return _mm512_maskz_mov_epi32(rows, _mm512_set1_epi8((char)f->step));
 }
 
 /* Registers j and 4 + j of a `by_8` form hold two bytes of each scale of 16: trades them, so that
