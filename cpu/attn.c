@@ -1,189 +1,121 @@
-#include "cpu/attn.h"
-
+/* Attention. Queries that meet the same K and V (the heads of a token on the latent cache, the
+ * tokens of one head elsewhere) are rows of a small matrix product with a block of positions.
+ *
+ * From the cache, the positions of a token are cut into spans that depend on its own position only
+ * (span_of). Each span has a softmax of its own and all are folded in order, so that threads may
+ * share the positions of one token without showing in the result. */
 #include <math.h>
 #include <stdatomic.h>
 #include <string.h>
 
-#include "base/half.h"
+#include "cpu/attn.h"
+#include "cpu/kernels.h"
 
-static const attn_kernels *kernels_of(const fr_cpu *cpu)
-{
-    return fr_cpu_isa(cpu) >= FR_ISA_AVX2 ? &attn_kernels_avx2 : &attn_kernels_base;
-}
+enum {
+    MAX_SPANS = 32,       /* of a token */
+    MIN_SPAN = 64,        /* positions */
+    CHUNK_ROWS = 128,     /* tokens that share a packed block of an expanded chunk */
+    ITEMS_PER_THREAD = 4, /* parts of the work, so that a late thread holds up nobody */
+};
 
-/* ---- writing the cache
- * ----------------------------------------------------------------------------------- */
-
+/* Rooms of one thread, in floats. */
 typedef struct {
-    const fr_cpu_kv_store_args *args;
-    atomic_bool finite;
-} kv_store_job;
+    int64_t w, wv, ldk, ldv; /* padded */
+    int64_t rows;
+    size_t k, v, q, state, acc, total_state, total, n;
+} layout;
 
-/* Infinity and NaN have all bits of the exponent set. */
-static bool all_finite(const float *x, int64_t n)
+static size_t take(layout *l, int64_t n)
 {
-    uint32_t any = 0;
-    for (int64_t i = 0; i < n; i++)
-        any |= (fr_f32_bits(x[i]) & 0x7F800000) == 0x7F800000;
-    return !any;
+    size_t at = l->n;
+    l->n += (size_t)attn_padded(n);
+    return at;
 }
 
-/* What no type can hold becomes a row of zeros, and the caller is told. */
-static void check_row(kv_store_job *job, float *row, int64_t n)
+static layout make_layout(int64_t wk, int64_t wv, int64_t stored_k, int64_t stored_v, int64_t rows)
 {
-    if (all_finite(row, n))
-        return;
-    memset(row, 0, (size_t)n * sizeof *row);
-    atomic_store(&job->finite, false);
+    layout l = {.w = attn_padded(wk), .wv = attn_padded(wv), .rows = rows};
+    l.ldk = attn_padded(stored_k);
+    l.ldv = attn_padded(stored_v);
+    l.k = take(&l, l.ldk * FR_ATTN_BLOCK);
+    l.v = take(&l, l.ldv * FR_ATTN_BLOCK);
+    l.q = take(&l, rows * l.w);
+    l.state = take(&l, rows * 2);
+    l.acc = take(&l, rows * l.wv);
+    l.total_state = take(&l, rows * 2);
+    l.total = take(&l, rows * l.wv);
+    return l;
 }
 
-static void kv_store_thread(void *arg, int i_thread, int n_threads)
+static layout cached_layout(const fr_cpu_attn_args *a, const fr_cpu_kv *k, const fr_cpu_kv *v)
 {
-    kv_store_job *job = arg;
-    const fr_cpu_kv_store_args *a = job->args;
-    const fr_cpu_kv *dst = &a->dst;
-    float *row = a->scratch + (int64_t)i_thread * dst->stored;
-    int64_t from, to;
-    fr_cpu_share(a->n_tokens, 1, i_thread, n_threads, &from, &to);
-    memset(row, 0, (size_t)dst->stored * sizeof *row);
-    for (int64_t t = from; t < to; t++) {
-        float *staged = dst->window ? dst->staged + t * dst->per_pos * dst->stored : NULL;
-        uint8_t *out = dst->base + (size_t)((a->pos0 + t) * dst->per_pos) * dst->row_bytes;
-        for (int64_t h = 0; h < dst->per_pos; h++, out += dst->row_bytes) {
-            memcpy(row, a->a + t * a->lda + h * a->a_stride, (size_t)a->a_width * sizeof *row);
-            if (a->b_width > 0)
-                memcpy(row + a->a_width, a->b + t * a->ldb, (size_t)a->b_width * sizeof *row);
-            check_row(job, row, dst->width);
-            fr_encode_row(dst->type, row, dst->stored, NULL, out);
-            if (staged)
-                memcpy(staged + h * dst->stored, row, (size_t)dst->stored * sizeof *row);
+    return make_layout(a->w1 + a->w2, a->wv, k->stored, v->base ? v->stored : 0, ATTN_ROWS);
+}
+
+static layout chunk_layout(const fr_cpu_attn_args *a)
+{
+    return make_layout(a->w1 + a->w2, a->wv, a->w1 + a->w2, a->wv, CHUNK_ROWS);
+}
+
+static size_t part_floats(const layout *l)
+{
+    return (size_t)l->wv + ATTN_LANES; /* sums, then the state */
+}
+
+size_t fr_cpu_attn_cached_bytes(const fr_cpu *cpu, const fr_cpu_attn_args *a, const fr_cpu_kv *k,
+                                const fr_cpu_kv *v)
+{
+    layout l = cached_layout(a, k, v);
+    size_t parts = (size_t)a->n_heads * MAX_SPANS * part_floats(&l);
+    return (l.n * (size_t)fr_cpu_n_threads(cpu) + parts) * sizeof(float);
+}
+
+size_t fr_cpu_attn_expanded_bytes(const fr_cpu *cpu, const fr_cpu_attn_args *a)
+{
+    return chunk_layout(a).n * (size_t)fr_cpu_n_threads(cpu) * sizeof(float);
+}
+
+/* ---- rows of queries
+ * ---------------------------------------------------------------------------------------- */
+
+/* Tokens [t0, t1) times heads [h0, h1): row (t - t0) * (h1 - h0) + h - h0. */
+typedef struct {
+    int64_t t0, t1, h0, h1;
+} rowset;
+
+static int64_t n_heads_of(const rowset *s)
+{
+    return s->h1 - s->h0;
+}
+
+static void load_queries(const fr_cpu_attn_args *a, const layout *l, const rowset *s, float *q)
+{
+    int64_t w = a->w1 + a->w2;
+    for (int64_t t = s->t0; t < s->t1; t++)
+        for (int64_t h = s->h0; h < s->h1; h++, q += l->w) {
+            memcpy(q, a->q1 + t * a->ldq1 + h * a->q1_stride, (size_t)a->w1 * sizeof *q);
+            if (a->w2 > 0)
+                memcpy(q + a->w1, a->q2 + t * a->ldq2 + h * a->q2_stride,
+                       (size_t)a->w2 * sizeof *q);
+            memset(q + w, 0, (size_t)(l->w - w) * sizeof *q);
         }
+}
+
+static void start(float *state, float *acc, int64_t n_rows, int64_t wv)
+{
+    for (int64_t r = 0; r < n_rows; r++) {
+        state[2 * r] = -INFINITY;
+        state[2 * r + 1] = 0.0f;
     }
+    memset(acc, 0, (size_t)(n_rows * wv) * sizeof *acc);
 }
 
-bool fr_cpu_kv_store(fr_cpu *cpu, const fr_cpu_kv_store_args *args)
+static void finish(const fr_cpu_attn_args *a, int64_t t, int64_t h, const float *state,
+                   const float *acc)
 {
-    kv_store_job job = {args, true};
-    if (args->n_tokens == 1)
-        kv_store_thread(&job, 0, 1);
-    else
-        fr_cpu_run(cpu, kv_store_thread, &job);
-    return job.finite;
-}
-
-/* ---- reading the cache
- * ----------------------------------------------------------------------------------- */
-
-/* The exact row of position p for a reader that takes positions above `beyond` exact; NULL: read
- * the cache. */
-static const float *exact_row(const fr_cpu_kv *kv, int64_t p, int64_t beyond, int64_t h)
-{
-    if (kv->window == 0 || p <= beyond)
-        return NULL;
-    if (p >= kv->pos0)
-        return kv->staged + ((p - kv->pos0) * kv->per_pos + h) * kv->stored;
-    if (p >= kv->exact_from)
-        return kv->recent + (p % kv->window * kv->per_pos + h) * kv->stored;
-    return NULL;
-}
-
-static void read_row(const attn_kernels *kernels, const fr_cpu_kv *kv, int64_t p, int64_t beyond,
-                     int64_t h, float *out)
-{
-    const float *exact = exact_row(kv, p, beyond, h);
-    if (exact)
-        memcpy(out, exact, (size_t)kv->stored * sizeof *out);
-    else
-        kernels->decode(kv->type, kv->base + (size_t)(p * kv->per_pos + h) * kv->row_bytes,
-                        kv->stored, out);
-}
-
-/* n <= FR_ATTN_BLOCK positions from p on, for head h, as floats `ld` apart: in place where they
- * stand as floats in one place, else in `tmp`. */
-static const float *read_block(const attn_kernels *kernels, const fr_cpu_kv *kv, int64_t p,
-                               int64_t n, int64_t beyond, int64_t h, float *tmp, int64_t *ld)
-{
-    if (kv->per_pos == 1)
-        h = 0;
-    *ld = kv->stored * kv->per_pos;
-    if (kv->type == FR_TYPE_F32 && kv->window == 0)
-        return (const float *)(const void *)(kv->base +
-                                             (size_t)(p * kv->per_pos + h) * kv->row_bytes);
-    const float *first = exact_row(kv, p, beyond, h), *last = exact_row(kv, p + n - 1, beyond, h);
-    if (first && last == first + (n - 1) * *ld)
-        return first;
-    *ld = kv->stored;
-    for (int64_t i = 0; i < n; i++)
-        read_row(kernels, kv, p + i, beyond, h, tmp + i * kv->stored);
-    return tmp;
-}
-
-void fr_cpu_kv_keep(const fr_cpu_kv *kv, int64_t n_tokens)
-{
-    if (kv->window == 0)
-        return;
-    int64_t row = kv->per_pos * kv->stored,
-            skip = n_tokens > kv->window ? n_tokens - kv->window : 0;
-    for (int64_t t = skip; t < n_tokens; t++)
-        memcpy(kv->recent + (kv->pos0 + t) % kv->window * row, kv->staged + t * row,
-               (size_t)row * sizeof(float));
-}
-
-typedef struct {
-    const attn_kernels *kernels;
-    const fr_cpu_kv *kv;
-    int64_t from, n;
-    float *out;
-} kv_load_job;
-
-static void kv_load_thread(void *arg, int i_thread, int n_threads)
-{
-    const kv_load_job *job = arg;
-    int64_t from, to, beyond = job->kv->pos0 - job->kv->window;
-    fr_cpu_share(job->n, 1, i_thread, n_threads, &from, &to);
-    for (int64_t i = from; i < to; i++)
-        read_row(job->kernels, job->kv, job->from + i, beyond, 0, job->out + i * job->kv->stored);
-}
-
-void fr_cpu_kv_load(fr_cpu *cpu, const fr_cpu_kv *kv, int64_t from, int64_t n, float *out)
-{
-    kv_load_job job = {kernels_of(cpu), kv, from, n, out};
-    fr_cpu_run(cpu, kv_load_thread, &job);
-}
-
-/* ---- state of one (token, head)
- * -------------------------------------------------------------------------- */
-
-static float *state_of(const fr_cpu_attn_args *a, int64_t t, int64_t h)
-{
-    return a->state + (t * a->n_heads + h) * 2;
-}
-
-static float *out_of(const fr_cpu_attn_args *a, int64_t t, int64_t h)
-{
-    return a->o + t * a->ldo + h * a->o_stride;
-}
-
-static void start(const fr_cpu_attn_args *a, int64_t t, int64_t h)
-{
-    state_of(a, t, h)[0] = -INFINITY;
-    state_of(a, t, h)[1] = 0.0f;
-    memset(out_of(a, t, h), 0, (size_t)a->wv * sizeof(float));
-}
-
-static void finish(const fr_cpu_attn_args *a, int64_t t, int64_t h)
-{
-    float *o = out_of(a, t, h), inverse = 1.0f / state_of(a, t, h)[1];
+    float *o = a->o + t * a->ldo + h * a->o_stride, inverse = 1.0f / state[1];
     for (int64_t i = 0; i < a->wv; i++)
-        o[i] *= inverse;
-}
-
-static void add_block(const attn_kernels *k, const fr_cpu_attn_args *a, int64_t t, int64_t h,
-                      const attn_block *b)
-{
-    const float *q2 = a->q2 ? a->q2 + t * a->ldq2 + h * a->q2_stride : NULL;
-    k->add_block(a->q1 + t * a->ldq1 + h * a->q1_stride, a->w1, q2, a->w2, b, a->wv, a->scale,
-                 state_of(a, t, h), out_of(a, t, h));
+        o[i] = acc[i] * inverse;
 }
 
 /* ---- from the cache
@@ -193,66 +125,231 @@ typedef struct {
     const attn_kernels *kernels;
     const fr_cpu_attn_args *args;
     const fr_cpu_kv *k, *v;
-    float *scratch; /* of all threads */
-    size_t scratch_floats;
+    layout l;
+    fr_cpu *cpu;
+    float *rooms, *parts;
+    int64_t tokens, heads; /* of a row set */
+    int64_t n_items;
+    _Atomic int64_t next;
+    /* one token alone */
+    int64_t t, span, n_spans;
 } cached_job;
 
-static size_t block_floats(const fr_cpu_kv *kv)
+/* Positions of a span of the token that sees n_pos of them: as even as whole blocks allow. */
+static int64_t span_of(int64_t n_pos)
 {
-    return kv->base ? (size_t)kv->stored * FR_ATTN_BLOCK : 0;
+    int64_t even = (n_pos + MAX_SPANS - 1) / MAX_SPANS;
+    even = (even + FR_ATTN_BLOCK - 1) / FR_ATTN_BLOCK * FR_ATTN_BLOCK;
+    return even > MIN_SPAN ? even : MIN_SPAN;
 }
 
-size_t fr_cpu_attn_scratch_bytes(const fr_cpu *cpu, const fr_cpu_kv *k, const fr_cpu_kv *v)
+/* K and V of the block at p for a reader that takes positions above `beyond` exact. */
+static void read_block(const cached_job *j, int64_t p, int64_t n, int64_t beyond, int64_t h,
+                       float *room, attn_block *b)
 {
-    return (block_floats(k) + block_floats(v)) * sizeof(float) * (size_t)fr_cpu_n_threads(cpu);
+    const layout *l = &j->l;
+    bool pad_k = l->w != j->args->w1 + j->args->w2, pad_v = l->wv != j->args->wv;
+    bool pad = pad_k || (pad_v && !j->v->base);
+    b->n = n;
+    b->k = attn_read_block(j->kernels, j->k, p, n, beyond, h, pad, room + l->k, &b->ldk);
+    b->v = b->k;
+    b->ldv = b->ldk;
+    if (j->v->base)
+        b->v = attn_read_block(j->kernels, j->v, p, n, beyond, h, pad_v, room + l->v, &b->ldv);
 }
 
-/* All blocks of one token for heads [h0, h1), which share the rows when the cache has one a
- * position. */
-static void attend_heads(const cached_job *job, int64_t t, int64_t h0, int64_t h1, float *scratch)
+/* The block at p for the tokens [t0, t1) of a set that all read the same rows. */
+static void add_same(const cached_job *j, const rowset *s, int64_t t0, int64_t t1, int64_t p,
+                     float *room)
 {
-    const fr_cpu_attn_args *a = job->args;
-    int64_t n_pos = a->pos0 + t + 1, beyond = a->pos0 + t - job->k->window;
-    float *k_tmp = scratch, *v_tmp = scratch + block_floats(job->k);
-    for (int64_t h = h0; h < h1; h++)
-        start(a, t, h);
-    for (int64_t p = 0; p < n_pos; p += FR_ATTN_BLOCK) {
-        attn_block b = {.n = n_pos - p < FR_ATTN_BLOCK ? n_pos - p : FR_ATTN_BLOCK};
-        for (int64_t h = h0; h < h1; h++) {
-            if (h == h0 || job->k->per_pos > 1) {
-                b.k1 = read_block(job->kernels, job->k, p, b.n, beyond, h, k_tmp, &b.ldk1);
-                b.k2 = b.k1 + a->w1;
-                b.ldk2 = b.ldk1;
-                b.v = b.k1;
-                b.ldv = b.ldk1;
-                if (job->v->base)
-                    b.v = read_block(job->kernels, job->v, p, b.n, beyond, h, v_tmp, &b.ldv);
-            }
-            add_block(job->kernels, a, t, h, &b);
+    const fr_cpu_attn_args *a = j->args;
+    const layout *l = &j->l;
+    int64_t n_pos = a->pos0 + t1, n = n_pos - p < FR_ATTN_BLOCK ? n_pos - p : FR_ATTN_BLOCK;
+    int64_t heads = n_heads_of(s), row = (t0 - s->t0) * heads, n_rows = (t1 - t0) * heads;
+    int32_t seen[ATTN_ROWS];
+    for (int64_t r = 0; r < n_rows; r++) {
+        int64_t own = a->pos0 + t0 + r / heads + 1 - p;
+        seen[r] = (int32_t)(own < n ? own : n);
+    }
+    attn_block b = {.q = room + l->q + row * l->w,
+                    .n_rows = n_rows,
+                    .w = l->w,
+                    .wv = l->wv,
+                    .seen = seen,
+                    .scale = a->scale,
+                    .state = room + l->state + row * 2,
+                    .acc = room + l->acc + row * l->wv};
+    read_block(j, p, n, a->pos0 + t0 - j->k->window, s->h0, room, &b);
+    if (j->k->per_pos == 1 && p + 2 * FR_ATTN_BLOCK <= n_pos) {
+        b.next = j->k->base + (size_t)(p + FR_ATTN_BLOCK) * j->k->row_bytes;
+        b.next_bytes = FR_ATTN_BLOCK * j->k->row_bytes;
+    }
+    j->kernels->add_block(&b);
+}
+
+/* The block at p for the tokens of a set that see it, together where they read the same rows: near
+ * the border of the exact window, they do not. */
+static void add_block(const cached_job *j, const rowset *s, int64_t p, float *room)
+{
+    int64_t pos0 = j->args->pos0,
+            window = j->k->window > j->v->window ? j->k->window : j->v->window;
+    int64_t t0 = p - pos0 > s->t0 ? p - pos0 : s->t0, last = pos0 + s->t1 - 1;
+    bool all_rounded = p + FR_ATTN_BLOCK - 1 <= pos0 + t0 - window, all_exact = p > last - window;
+    if (window == 0 || all_rounded || all_exact) {
+        add_same(j, s, t0, s->t1, p, room);
+        return;
+    }
+    for (int64_t t = t0; t < s->t1; t++)
+        add_same(j, s, t, t + 1, p, room);
+}
+
+/* Ends a span of a token: its softmax joins that of the spans before. */
+static void fold_token(const cached_job *j, const rowset *s, int64_t t, float *room)
+{
+    const layout *l = &j->l;
+    int64_t heads = n_heads_of(s);
+    for (int64_t r = (t - s->t0) * heads; r < (t - s->t0 + 1) * heads; r++) {
+        float *state = room + l->state + r * 2, *acc = room + l->acc + r * l->wv;
+        j->kernels->fold(room + l->total_state + r * 2, room + l->total + r * l->wv, state, acc,
+                         l->wv);
+        start(state, acc, 1, l->wv);
+    }
+}
+
+/* Everything for one set of rows. */
+static void attend_set(const cached_job *j, const rowset *s, float *room)
+{
+    const layout *l = &j->l;
+    int64_t pos0 = j->args->pos0, heads = n_heads_of(s), n_rows = (s->t1 - s->t0) * heads;
+    load_queries(j->args, l, s, room + l->q);
+    start(room + l->state, room + l->acc, n_rows, l->wv);
+    start(room + l->total_state, room + l->total, n_rows, l->wv);
+    for (int64_t p = 0; p < pos0 + s->t1; p += FR_ATTN_BLOCK) {
+        for (int64_t t = s->t0; p > 0 && t < s->t1; t++)
+            if (p <= pos0 + t && p % span_of(pos0 + t + 1) == 0)
+                fold_token(j, s, t, room);
+        add_block(j, s, p, room);
+    }
+    for (int64_t t = s->t0; t < s->t1; t++) {
+        fold_token(j, s, t, room);
+        for (int64_t h = s->h0; h < s->h1; h++) {
+            int64_t r = (t - s->t0) * heads + h - s->h0;
+            finish(j->args, t, h, room + l->total_state + r * 2, room + l->total + r * l->wv);
         }
     }
-    for (int64_t h = h0; h < h1; h++)
-        finish(a, t, h);
 }
 
-/* Tokens see more positions the later they come, so threads take (token, piece of heads) in turn.
- */
-static void cached_thread(void *arg, int i_thread, int n_threads)
+static int64_t claim(_Atomic int64_t *next)
 {
-    const cached_job *job = arg;
-    int64_t heads = job->args->n_heads, pieces = heads < n_threads ? heads : n_threads;
-    float *scratch = job->scratch + (size_t)i_thread * job->scratch_floats;
-    for (int64_t i = i_thread; i < job->args->n_tokens * pieces; i += n_threads) {
-        int64_t t = i / pieces, piece = (i + t) % pieces;
-        attend_heads(job, t, heads * piece / pieces, heads * (piece + 1) / pieces, scratch);
+    return atomic_fetch_add_explicit(next, 1, memory_order_relaxed);
+}
+
+static int64_t min_i64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Sets of many tokens; the last tokens have the most work and come first. */
+static void sets_thread(void *arg, int i_thread, int n_threads)
+{
+    cached_job *j = arg;
+    const fr_cpu_attn_args *a = j->args;
+    float *room = j->rooms + (size_t)i_thread * j->l.n;
+    int64_t by_heads = (a->n_heads + j->heads - 1) / j->heads;
+    (void)n_threads;
+    for (int64_t i; (i = claim(&j->next)) < j->n_items;) {
+        int64_t t = j->n_items / by_heads - 1 - i / by_heads, h = i % by_heads;
+        rowset s = {t * j->tokens, min_i64((t + 1) * j->tokens, a->n_tokens), h * j->heads,
+                    min_i64((h + 1) * j->heads, a->n_heads)};
+        attend_set(j, &s, room);
     }
 }
 
-void fr_cpu_attn_cached(fr_cpu *cpu, const fr_cpu_attn_args *args, const fr_cpu_kv *k,
+/* One span of some heads of the token. */
+static void attend_span(const cached_job *j, int64_t i_span, int64_t h0, int64_t h1, float *room)
+{
+    const layout *l = &j->l;
+    rowset s = {j->t, j->t + 1, h0, h1};
+    int64_t from = i_span * j->span, to = min_i64(from + j->span, j->args->pos0 + j->t + 1);
+    load_queries(j->args, l, &s, room + l->q);
+    start(room + l->state, room + l->acc, h1 - h0, l->wv);
+    for (int64_t p = from; p < to; p += FR_ATTN_BLOCK)
+        add_block(j, &s, p, room);
+    for (int64_t h = h0; h < h1; h++) {
+        float *part = j->parts + (size_t)(h * j->n_spans + i_span) * part_floats(l);
+        memcpy(part, room + l->acc + (h - h0) * l->wv, (size_t)l->wv * sizeof *part);
+        memcpy(part + l->wv, room + l->state + (h - h0) * 2, 2 * sizeof *part);
+    }
+}
+
+static void fold_spans(const cached_job *j, int64_t h, float *room)
+{
+    const layout *l = &j->l;
+    const float *part = j->parts + (size_t)(h * j->n_spans) * part_floats(l);
+    float *state = room + l->total_state, *acc = room + l->total;
+    start(state, acc, 1, l->wv);
+    for (int64_t i = 0; i < j->n_spans; i++, part += part_floats(l))
+        j->kernels->fold(state, acc, part + l->wv, part, l->wv);
+    finish(j->args, j->t, h, state, acc);
+}
+
+static void spans_thread(void *arg, int i_thread, int n_threads)
+{
+    cached_job *j = arg;
+    float *room = j->rooms + (size_t)i_thread * j->l.n;
+    int64_t n_heads = j->args->n_heads, from, to;
+    for (int64_t i; (i = claim(&j->next)) < j->n_items;) {
+        int64_t h = i / j->n_spans * j->heads;
+        attend_span(j, i % j->n_spans, h, min_i64(h + j->heads, n_heads), room);
+    }
+    if (n_threads > 1)
+        fr_cpu_barrier(j->cpu, i_thread);
+    fr_cpu_share(n_heads, 1, i_thread, n_threads, &from, &to);
+    for (int64_t h = from; h < to; h++)
+        fold_spans(j, h, room);
+}
+
+static int64_t n_macs(const cached_job *j, int64_t n_tokens)
+{
+    return n_tokens * j->args->n_heads * (j->args->pos0 + j->args->n_tokens) * (j->l.w + j->l.wv);
+}
+
+static void run_token(cached_job *j, int64_t t)
+{
+    int64_t n_pos = j->args->pos0 + t + 1, n_heads = j->args->n_heads;
+    int64_t enough = ITEMS_PER_THREAD * fr_cpu_n_threads(j->cpu);
+    bool shared = j->k->per_pos == 1; /* by all heads */
+    j->t = t;
+    j->span = span_of(n_pos);
+    j->n_spans = (n_pos + j->span - 1) / j->span;
+    j->heads = shared ? min_i64(ATTN_ROWS, n_heads) : 1;
+    while (j->heads > 4 && j->n_spans * ((n_heads + j->heads - 1) / j->heads) < enough)
+        j->heads = (j->heads + 1) / 2;
+    j->n_items = j->n_spans * ((n_heads + j->heads - 1) / j->heads);
+    atomic_store_explicit(&j->next, 0, memory_order_relaxed);
+    cpu_run_sized(j->cpu, n_macs(j, 1), spans_thread, j);
+}
+
+void fr_cpu_attn_cached(fr_cpu *cpu, const fr_cpu_attn_args *a, const fr_cpu_kv *k,
                         const fr_cpu_kv *v, void *scratch)
 {
-    cached_job job = {kernels_of(cpu), args, k, v, scratch, block_floats(k) + block_floats(v)};
-    fr_cpu_run(cpu, cached_thread, &job);
+    cached_job j = {.kernels = attn_kernels_of(cpu),
+                    .args = a,
+                    .k = k,
+                    .v = v,
+                    .l = cached_layout(a, k, v),
+                    .cpu = cpu,
+                    .rooms = scratch};
+    j.parts = j.rooms + j.l.n * (size_t)fr_cpu_n_threads(cpu);
+    j.heads = k->per_pos == 1 ? min_i64(ATTN_ROWS, a->n_heads) : 1;
+    j.tokens = ATTN_ROWS / j.heads;
+    j.n_items = (a->n_tokens + j.tokens - 1) / j.tokens * ((a->n_heads + j.heads - 1) / j.heads);
+    if (j.n_items >= ITEMS_PER_THREAD * fr_cpu_n_threads(cpu)) {
+        cpu_run_sized(cpu, n_macs(&j, a->n_tokens), sets_thread, &j);
+        return;
+    }
+    for (int64_t t = 0; t < a->n_tokens; t++)
+        run_token(&j, t);
 }
 
 /* ---- from expanded chunks
@@ -262,42 +359,127 @@ typedef struct {
     const attn_kernels *kernels;
     const fr_cpu_attn_args *args;
     const fr_cpu_attn_chunk *chunk;
+    layout l;
+    float *rooms;
+    int64_t tokens, n_items;
+    _Atomic int64_t next;
 } expanded_job;
 
-static void attend_chunk(const expanded_job *job, int64_t t, int64_t h)
+/* Takes the tokens' sums up, from the last chunk. */
+static void resume(const expanded_job *j, const rowset *s, float *room)
 {
-    const fr_cpu_attn_args *a = job->args;
-    const fr_cpu_attn_chunk *c = job->chunk;
-    int64_t end = a->pos0 + t + 1 < c->to ? a->pos0 + t + 1 : c->to;
-    if (c->first)
-        start(a, t, h);
-    for (int64_t p = c->from; p < end; p += FR_ATTN_BLOCK) {
-        int64_t i = p - c->from;
-        attn_block b = {
-            .k1 = c->k1 + i * c->ldk1 + h * c->k1_stride,
-            .k2 = c->k2 + i * c->ldk2,
-            .v = c->v + i * c->ldv + h * c->v_stride,
-            .ldk1 = c->ldk1,
-            .ldk2 = c->ldk2,
-            .ldv = c->ldv,
-            .n = end - p < FR_ATTN_BLOCK ? end - p : FR_ATTN_BLOCK,
-        };
-        add_block(job->kernels, a, t, h, &b);
+    const fr_cpu_attn_args *a = j->args;
+    const layout *l = &j->l;
+    start(room + l->state, room + l->acc, s->t1 - s->t0, l->wv);
+    for (int64_t t = s->t0; !j->chunk->first && t < s->t1; t++) {
+        memcpy(room + l->state + (t - s->t0) * 2, a->state + (t * a->n_heads + s->h0) * 2,
+               2 * sizeof(float));
+        memcpy(room + l->acc + (t - s->t0) * l->wv, a->o + t * a->ldo + s->h0 * a->o_stride,
+               (size_t)a->wv * sizeof(float));
     }
-    if (c->last)
-        finish(a, t, h);
 }
 
+static void put_down(const expanded_job *j, const rowset *s, const float *room)
+{
+    const fr_cpu_attn_args *a = j->args;
+    for (int64_t t = s->t0; t < s->t1; t++) {
+        const float *state = room + j->l.state + (t - s->t0) * 2;
+        const float *acc = room + j->l.acc + (t - s->t0) * j->l.wv;
+        if (j->chunk->last) {
+            finish(a, t, s->h0, state, acc);
+            continue;
+        }
+        memcpy(a->state + (t * a->n_heads + s->h0) * 2, state, 2 * sizeof *state);
+        memcpy(a->o + t * a->ldo + s->h0 * a->o_stride, acc, (size_t)a->wv * sizeof *acc);
+    }
+}
+
+/* Rows of one head lie far apart, at distances that share few cache sets: side by side they are
+ * read at full speed by all tokens. */
+static void pack_block(const expanded_job *j, int64_t p, int64_t n, int64_t h, float *room)
+{
+    const fr_cpu_attn_args *a = j->args;
+    const fr_cpu_attn_chunk *c = j->chunk;
+    const layout *l = &j->l;
+    int64_t w = a->w1 + a->w2, at = p - c->from;
+    float *k = room + l->k, *v = room + l->v;
+    for (int64_t i = 0; i < n; i++, k += l->ldk, v += l->ldv) {
+        memcpy(k, c->k1 + (at + i) * c->ldk1 + h * c->k1_stride, (size_t)a->w1 * sizeof *k);
+        memcpy(k + a->w1, c->k2 + (at + i) * c->ldk2, (size_t)a->w2 * sizeof *k);
+        memset(k + w, 0, (size_t)(l->ldk - w) * sizeof *k);
+        memcpy(v, c->v + (at + i) * c->ldv + h * c->v_stride, (size_t)a->wv * sizeof *v);
+        memset(v + a->wv, 0, (size_t)(l->ldv - a->wv) * sizeof *v);
+    }
+}
+
+/* The packed block at p for tokens [t0, t1), those of them that see it. */
+static void add_packed(const expanded_job *j, const rowset *s, int64_t t0, int64_t t1, int64_t p,
+                       int64_t n, float *room)
+{
+    const fr_cpu_attn_args *a = j->args;
+    const layout *l = &j->l;
+    if (t0 < p - a->pos0)
+        t0 = p - a->pos0;
+    if (t0 >= t1)
+        return;
+    int32_t seen[ATTN_ROWS];
+    for (int64_t t = t0; t < t1; t++)
+        seen[t - t0] = (int32_t)min_i64(a->pos0 + t + 1 - p, n);
+    attn_block b = {.q = room + l->q + (t0 - s->t0) * l->w,
+                    .n_rows = t1 - t0,
+                    .w = l->w,
+                    .k = room + l->k,
+                    .v = room + l->v,
+                    .ldk = l->ldk,
+                    .ldv = l->ldv,
+                    .n = min_i64(a->pos0 + t1 - p, n),
+                    .wv = l->wv,
+                    .seen = seen,
+                    .scale = a->scale,
+                    .state = room + l->state + (t0 - s->t0) * 2,
+                    .acc = room + l->acc + (t0 - s->t0) * l->wv};
+    j->kernels->add_block(&b);
+}
+
+static void attend_chunk(const expanded_job *j, const rowset *s, float *room)
+{
+    int64_t end = min_i64(j->chunk->to, j->args->pos0 + s->t1);
+    load_queries(j->args, &j->l, s, room + j->l.q);
+    resume(j, s, room);
+    for (int64_t p = j->chunk->from; p < end; p += FR_ATTN_BLOCK) {
+        int64_t n = min_i64(end - p, FR_ATTN_BLOCK);
+        pack_block(j, p, n, s->h0, room);
+        for (int64_t t = s->t0; t < s->t1; t += ATTN_ROWS)
+            add_packed(j, s, t, min_i64(t + ATTN_ROWS, s->t1), p, n, room);
+    }
+    put_down(j, s, room);
+}
+
+/* The last tokens have the most work and come first. */
 static void expanded_thread(void *arg, int i_thread, int n_threads)
 {
-    const expanded_job *job = arg;
-    int64_t heads = job->args->n_heads;
-    for (int64_t i = i_thread; i < job->args->n_tokens * heads; i += n_threads)
-        attend_chunk(job, i / heads, i % heads);
+    expanded_job *j = arg;
+    int64_t heads = j->args->n_heads, n_sets = j->n_items / heads;
+    (void)n_threads;
+    for (int64_t i; (i = claim(&j->next)) < j->n_items;) {
+        int64_t t = (n_sets - 1 - i / heads) * j->tokens, h = i % heads;
+        rowset s = {t, min_i64(t + j->tokens, j->args->n_tokens), h, h + 1};
+        attend_chunk(j, &s, j->rooms + (size_t)i_thread * j->l.n);
+    }
 }
 
-void fr_cpu_attn_expanded(fr_cpu *cpu, const fr_cpu_attn_args *args, const fr_cpu_attn_chunk *chunk)
+void fr_cpu_attn_expanded(fr_cpu *cpu, const fr_cpu_attn_args *a, const fr_cpu_attn_chunk *chunk,
+                          void *scratch)
 {
-    expanded_job job = {kernels_of(cpu), args, chunk};
-    fr_cpu_run(cpu, expanded_thread, &job);
+    expanded_job j = {.kernels = attn_kernels_of(cpu),
+                      .args = a,
+                      .chunk = chunk,
+                      .l = chunk_layout(a),
+                      .rooms = scratch,
+                      .tokens = CHUNK_ROWS};
+    int64_t enough = ITEMS_PER_THREAD * fr_cpu_n_threads(cpu);
+    while (j.tokens > ATTN_ROWS && (a->n_tokens / j.tokens) * a->n_heads < enough)
+        j.tokens /= 2;
+    j.n_items = (a->n_tokens + j.tokens - 1) / j.tokens * a->n_heads;
+    fr_cpu_run(cpu, expanded_thread, &j);
 }

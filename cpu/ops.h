@@ -84,8 +84,9 @@ void fr_cpu_kv_load(fr_cpu *cpu, const fr_cpu_kv *kv, int64_t from, int64_t n, f
 /* Causal attention, token t at position pos0 + t seeing positions 0 .. pos0 + t:
  *     o[t][h] = sum_p softmax_p(scale * (q1[t][h] . k1[p] + q2[t][h] . k2[p])) v[p]
  * computed in blocks of FR_ATTN_BLOCK positions with a running maximum (Milakov and Gimelshein
- * 2018, "Online normalizer calculation for softmax"). Blocks start at multiples of FR_ATTN_BLOCK,
- * so that a result depends neither on the batch nor on the threads.
+ * 2018, "Online normalizer calculation for softmax"; Dao et al. 2022, "FlashAttention"). Blocks
+ * start at multiples of FR_ATTN_BLOCK, and the spans whose sums are folded together depend on the
+ * token's position only, so that a result depends neither on the batch nor on the threads.
  *
  * Two sources of K and V:
  *   cached    rows of the KV cache: k1 = the first w1 numbers of a K row, k2 = the next w2; v = the
@@ -114,11 +115,15 @@ typedef struct {
         v_stride; /* ld: positions apart; stride: heads apart; k2 is shared */
 } fr_cpu_attn_chunk;
 
-/* Bytes of scratch for the cached form (all threads). */
-size_t fr_cpu_attn_scratch_bytes(const fr_cpu *cpu, const fr_cpu_kv *k, const fr_cpu_kv *v);
+/* Bytes of scratch for all threads; of the arguments, only the widths and the number of heads
+ * count, of the caches the widths and whether there are V rows. */
+size_t fr_cpu_attn_cached_bytes(const fr_cpu *cpu, const fr_cpu_attn_args *args, const fr_cpu_kv *k,
+                                const fr_cpu_kv *v);
+size_t fr_cpu_attn_expanded_bytes(const fr_cpu *cpu, const fr_cpu_attn_args *args);
+
 void fr_cpu_attn_cached(fr_cpu *cpu, const fr_cpu_attn_args *args, const fr_cpu_kv *k,
                         const fr_cpu_kv *v, void *scratch);
-void fr_cpu_attn_expanded(fr_cpu *cpu, const fr_cpu_attn_args *args,
-                          const fr_cpu_attn_chunk *chunk);
+void fr_cpu_attn_expanded(fr_cpu *cpu, const fr_cpu_attn_args *args, const fr_cpu_attn_chunk *chunk,
+                          void *scratch);
 
 #endif

@@ -1,5 +1,6 @@
-/* Workspace: values by lifetime, and scratch as runtime/engine/exec.c and cpu/moe.c take it. The
- * planner may not see the CPU's kernels, so where their choice matters the larger answer counts. */
+/* Workspace: values by lifetime, and scratch as runtime/engine/exec.c, cpu/moe.c and cpu/attn.c
+ * take it. The planner may not see the CPU's kernels, so where their choice matters the larger
+ * answer counts. */
 #include "planner/account.h"
 
 #include "quant/act.h"
@@ -8,7 +9,12 @@ enum {
     PASS_DIRECT,
     PASS_EXPAND,
 
-    BLOCK = 32,           /* positions of a block of attention */
+    /* attention */
+    BLOCK = 32, /* positions of a block */
+    ATTN_LANES = 16,
+    ATTN_ROWS = 32,
+    CHUNK_ROWS = 128,
+    MAX_SPANS = 32,
     DEFAULT_THREADS = 64, /* when nobody knows them */
     /* tiles of expert rows */
     TILES_PER_THREAD = 8,
@@ -205,21 +211,51 @@ static uint64_t cpu_moe_bytes(const sizes *s)
     return most;
 }
 
+/* ---- attention on the CPU (cpu/attn.c) ---------------------------------------------------------
+ */
+
+static uint64_t padded(int64_t n)
+{
+    return (uint64_t)((n + ATTN_LANES - 1) / ATTN_LANES * ATTN_LANES);
+}
+
+/* Of one thread: a block of K and V, and for each row the query, two sums and their states. */
+static uint64_t attn_room(int64_t wk, int64_t wv, int64_t stored_k, int64_t stored_v, uint64_t rows)
+{
+    return BLOCK * (padded(stored_k) + padded(stored_v)) +
+           rows * (padded(wk) + 2 * padded(wv) + 4) + 2 * ATTN_LANES;
+}
+
+static uint64_t cpu_attn_bytes(const sizes *s)
+{
+    const fr_hparams *hp = &s->m->hp;
+    const fr_kv_rows *k = &s->kv.k, *v = &s->kv.v;
+    int64_t head = hp->qk_nope + hp->qk_rope, wk = head, wv = hp->v_head;
+    if (s->m->mla != FR_MLA_PLAIN) {
+        wv = hp->kv_lora_rank;
+        wk = wv + hp->qk_rope;
+    }
+    uint64_t room = attn_room(wk, wv, k->stored, v->stored, ATTN_ROWS);
+    uint64_t parts = (uint64_t)hp->n_head * MAX_SPANS * (padded(wv) + ATTN_LANES);
+    uint64_t cached = room * (uint64_t)s->n_threads + parts, expanded = 0;
+    if (s->p->n_graphs > 1)
+        expanded =
+            attn_room(head, hp->v_head, head, hp->v_head, CHUNK_ROWS) * (uint64_t)s->n_threads;
+    int64_t row = k->stored > v->stored ? k->stored : v->stored; /* while it is stored */
+    return (max_u64(cached, expanded) + (uint64_t)(s->n_threads * row)) * sizeof(float);
+}
+
 /* ---- totals ------------------------------------------------------------------------------------
  */
 
 static uint64_t cpu_bytes(const sizes *s)
 {
-    const fr_kv_rows *k = &s->kv.k, *v = &s->kv.v;
     uint64_t values = 0, input = 0;
     for (int p = 0; p < s->p->n_graphs; p++) {
         values = max_u64(values, values_bytes(s, p, s->n_ubatch));
         input = max_u64(input, input_numbers(s, p, s->n_ubatch));
     }
-    int64_t row = k->stored > v->stored ? k->stored : v->stored;
-    uint64_t threads = (uint64_t)s->n_threads;
-    uint64_t attn = threads * (uint64_t)(BLOCK * (k->stored + v->stored) + row) * sizeof(float);
-    return values + input * sizeof(float) + cpu_moe_bytes(s) + attn + common_bytes(s) +
+    return values + input * sizeof(float) + cpu_moe_bytes(s) + cpu_attn_bytes(s) + common_bytes(s) +
            expand_bytes(s) + 4 * FR_MEM_ALIGN;
 }
 

@@ -406,7 +406,8 @@ static fr_status run_attn_expand(fr_exec *x, const fr_node *n, fr_err *err)
                                  .v = whole ? e->k + nope : e->v,
                                  .ldv = heads * v_stride,
                                  .v_stride = v_stride,
-                             });
+                             },
+                             x->attn);
     }
     fr_cpu_kv_keep(&cache, x->batch->n_tokens);
     return FR_OK;
@@ -623,10 +624,17 @@ static fr_status open_expand(fr_exec *x, fr_err *err)
 
 static size_t attn_bytes(const fr_exec *x)
 {
+    const fr_hparams *hp = &x->m->hp;
     uint8_t mark = 0; /* only whether there are V rows counts here */
     fr_cpu_kv k = cache_rows(&x->cfg.kv.k, &mark), v = cache_rows(&x->cfg.kv.v, &mark);
-    return max_size(fr_cpu_attn_scratch_bytes(x->cpu_batch, &k, &v),
-                    fr_cpu_attn_scratch_bytes(x->cpu_single, &k, &v));
+    fr_cpu_attn_args heads = {
+        .n_heads = hp->n_head, .w1 = hp->qk_nope, .w2 = hp->qk_rope, .wv = hp->v_head};
+    fr_cpu_attn_args cached = heads;
+    if (x->m->mla != FR_MLA_PLAIN)
+        cached.w1 = cached.wv = hp->kv_lora_rank;
+    size_t most = max_size(fr_cpu_attn_cached_bytes(x->cpu_batch, &cached, &k, &v),
+                           fr_cpu_attn_cached_bytes(x->cpu_single, &cached, &k, &v));
+    return x->n_paths > 1 ? max_size(most, fr_cpu_attn_expanded_bytes(x->cpu_batch, &heads)) : most;
 }
 
 static size_t staged_bytes(const fr_exec *x, const fr_kv_rows *r)

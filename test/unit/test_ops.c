@@ -448,7 +448,7 @@ static void fill_case(const attn_case *c, const fr_cpu_kv *k, const fr_cpu_kv *v
 static void check_batch(fr_cpu *cpu, const attn_case *c, fr_cpu_kv *k, fr_cpu_kv *v, int64_t pos0,
                         int64_t n)
 {
-    static uint8_t scratch[1 << 18];
+    static uint8_t scratch[1 << 19];
     static float o[MAX_POS][3 * 64], state[MAX_POS * 3 * 2], row[3 * 64];
     int64_t wk = c->w1 + c->w2;
     k->pos0 = v->pos0 = pos0;
@@ -489,7 +489,7 @@ static void check_batch(fr_cpu *cpu, const attn_case *c, fr_cpu_kv *k, fr_cpu_kv
                              .ldo = 3 * 64,
                              .o_stride = c->wv,
                              .state = state};
-    assert_true(fr_cpu_attn_scratch_bytes(cpu, k, v) <= sizeof scratch);
+    assert_true(fr_cpu_attn_cached_bytes(cpu, &args, k, v) <= sizeof scratch);
     fr_cpu_attn_cached(cpu, &args, k, v, scratch);
     fr_cpu_kv_keep(k, n);
     if (v->base)
@@ -524,15 +524,85 @@ static void test_attention_from_the_cache(void **state)
 {
     (void)state;
     static const attn_case cases[] = {
-        {true, FR_TYPE_F32, 3, 17, 6, 17, 0},  {true, FR_TYPE_F16, 3, 17, 6, 17, 0},
-        {true, FR_TYPE_F16, 2, 16, 8, 16, 32}, {true, FR_TYPE_Q8_0, 3, 33, 2, 33, 64},
-        {true, FR_TYPE_Q8_0, 1, 1, 2, 1, 0},   {true, FR_TYPE_BF16, 3, 40, 24, 40, 96},
-        {false, FR_TYPE_F32, 3, 7, 2, 5, 0},   {false, FR_TYPE_F16, 3, 15, 4, 9, 32},
-        {false, FR_TYPE_Q8_0, 2, 20, 4, 1, 0}, {false, FR_TYPE_F16, 1, 32, 32, 64, 128},
+        {true, FR_TYPE_F32, 3, 17, 6, 17, 0},   {true, FR_TYPE_F16, 3, 17, 6, 17, 0},
+        {true, FR_TYPE_F16, 2, 16, 8, 16, 32},  {true, FR_TYPE_Q8_0, 3, 33, 2, 33, 64},
+        {true, FR_TYPE_Q8_0, 1, 1, 2, 1, 0},    {true, FR_TYPE_BF16, 3, 40, 24, 40, 96},
+        {false, FR_TYPE_F32, 3, 7, 2, 5, 0},    {false, FR_TYPE_F16, 3, 15, 4, 9, 32},
+        {false, FR_TYPE_Q8_0, 2, 20, 4, 1, 0},  {false, FR_TYPE_F16, 1, 32, 32, 64, 128},
+        {true, FR_TYPE_Q4_0, 3, 40, 24, 40, 0}, {true, FR_TYPE_Q6_0, 2, 48, 16, 48, 32},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         for (int c = 0; c < N_CPUS; c++)
             check_cached(cpus[c], &cases[i]);
+}
+
+/* ---- the same bits for any batch and threads, over many spans of positions
+ * -------------------------- */
+
+enum { LONG = 2500, LONG_HEADS = 5, LONG_W = 80, LONG_V = 64, LONG_TAIL = 50 };
+
+static float long_rows[LONG][LONG_W], long_q[LONG_TAIL][LONG_HEADS * LONG_W];
+
+/* The last LONG_TAIL tokens, `batch` at a time; as `plain` every head has a K and V of its own. */
+static void attend_long(fr_cpu *cpu, bool plain, int64_t batch, float *o)
+{
+    static float base[LONG_HEADS * LONG][LONG_W], recent[32 * LONG_HEADS * LONG_W];
+    static float staged[LONG_TAIL * LONG_HEADS * LONG_W], scratch[1 << 20];
+    int64_t per_pos = plain ? LONG_HEADS : 1, row_floats = per_pos * LONG_W;
+    fr_cpu_kv k = {.type = FR_TYPE_F32,
+                   .width = LONG_W,
+                   .stored = LONG_W,
+                   .per_pos = per_pos,
+                   .row_bytes = LONG_W * sizeof(float),
+                   .base = (uint8_t *)base,
+                   .window = 32,
+                   .recent = recent,
+                   .staged = staged};
+    fr_cpu_kv v = {.base = NULL};
+    for (int64_t i = 0; i < LONG * per_pos; i++)
+        memcpy(base[i], long_rows[i / per_pos], sizeof base[i]);
+    if (plain)
+        v = k;
+    for (int64_t t = 0; t < LONG_TAIL; t += batch) {
+        int64_t n = t + batch < LONG_TAIL ? batch : LONG_TAIL - t, pos0 = LONG - LONG_TAIL + t;
+        k.pos0 = v.pos0 = pos0;
+        k.exact_from = v.exact_from = pos0 - k.window;
+        for (int64_t i = pos0 - k.window; i < pos0; i++)
+            memcpy(recent + i % k.window * row_floats, base[i * per_pos],
+                   (size_t)row_floats * sizeof(float));
+        memcpy(staged, base[pos0 * per_pos], (size_t)(n * row_floats) * sizeof(float));
+        fr_cpu_attn_args a = {.n_tokens = n,
+                              .n_heads = LONG_HEADS,
+                              .pos0 = pos0,
+                              .scale = 0.4f,
+                              .q1 = long_q[t],
+                              .ldq1 = LONG_HEADS * LONG_W,
+                              .q1_stride = LONG_W,
+                              .w1 = LONG_W,
+                              .wv = LONG_V,
+                              .o = o + t * LONG_HEADS * LONG_V,
+                              .ldo = LONG_HEADS * LONG_V,
+                              .o_stride = LONG_V};
+        assert_true(fr_cpu_attn_cached_bytes(cpu, &a, &k, &v) <= sizeof scratch);
+        fr_cpu_attn_cached(cpu, &a, &k, &v, scratch);
+    }
+}
+
+static void test_attention_bits(void **state)
+{
+    (void)state;
+    static const int64_t batches[] = {1, 3, 17, LONG_TAIL};
+    static float first[LONG_TAIL * LONG_HEADS * LONG_V], other[LONG_TAIL * LONG_HEADS * LONG_V];
+    fill(long_rows[0], LONG * LONG_W, 1);
+    fill(long_q[0], LONG_TAIL * LONG_HEADS * LONG_W, 1);
+    for (int plain = 0; plain < 2; plain++)
+        for (int c = 0; c < N_CPUS; c++)
+            for (int b = 0; b < 4; b++) {
+                bool reference = c % 2 == 0 && b == 0; /* one thread, one token */
+                attend_long(cpus[c], plain, batches[b], reference ? first : other);
+                if (!reference)
+                    assert_memory_equal(first, other, sizeof first);
+            }
 }
 
 /* NaN and infinity cannot be stored; the caller learns it, and the rows around them are whole. */
@@ -577,7 +647,7 @@ static void test_cache_refuses_nan(void **state)
 static void check_expanded(fr_cpu *cpu, int64_t pos0, int64_t n, int64_t chunk_size)
 {
     enum { HEADS = 3, W1 = 13, W2 = 6, WV = 11 };
-    static float o[MAX_POS][HEADS * WV], state[MAX_POS * HEADS * 2];
+    static float o[MAX_POS][HEADS * WV], state[MAX_POS * HEADS * 2], scratch[1 << 17];
     static float k1[MAX_POS][HEADS * W1], v[MAX_POS][HEADS * WV];
     const attn_case c = {.heads = HEADS, .w1 = W1, .w2 = W2, .wv = WV, .window = MAX_POS + 1};
     int64_t end = pos0 + n;
@@ -603,6 +673,7 @@ static void check_expanded(fr_cpu *cpu, int64_t pos0, int64_t n, int64_t chunk_s
                              .ldo = HEADS * WV,
                              .o_stride = WV,
                              .state = state};
+    assert_true(fr_cpu_attn_expanded_bytes(cpu, &args) <= sizeof scratch);
     for (int64_t from = 0; from < end; from += chunk_size) {
         int64_t to = from + chunk_size < end ? from + chunk_size : end;
         fr_cpu_attn_expanded(cpu, &args,
@@ -617,7 +688,8 @@ static void check_expanded(fr_cpu *cpu, int64_t pos0, int64_t n, int64_t chunk_s
                                                   .ldk2 = MAX_ROW,
                                                   .v = v[from],
                                                   .ldv = HEADS * WV,
-                                                  .v_stride = WV});
+                                                  .v_stride = WV},
+                             scratch);
     }
     for (int64_t t = 0; t < n; t++)
         for (int64_t h = 0; h < HEADS; h++) {
@@ -654,6 +726,7 @@ int main(void)
         cmocka_unit_test(test_router),
         cmocka_unit_test(test_router_without_numbers),
         cmocka_unit_test(test_attention_from_the_cache),
+        cmocka_unit_test(test_attention_bits),
         cmocka_unit_test(test_cache_refuses_nan),
         cmocka_unit_test(test_expanded_attention),
     };
