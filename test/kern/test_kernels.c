@@ -111,8 +111,8 @@ typedef struct {
 static void run_kernel(const dot_case *c, const cpu_kernel *k, int64_t from, int64_t to, int t_from,
                        int t_to, float *y)
 {
-    const void *x[CPU_MAX_TOKENS];
-    float *rows[CPU_MAX_TOKENS];
+    const void *x[CPU_MANY_TOKENS];
+    float *rows[CPU_MANY_TOKENS];
     for (int t = t_from; t < t_to; t++) {
         x[t - t_from] = (char *)c->x.p + (size_t)t * c->x_row_bytes;
         rows[t - t_from] = y + (t - t_from) * (to - from);
@@ -361,6 +361,53 @@ static void check_slot(fr_type type, fr_layout layout)
     run_case(type, layout, 4 * group, 2 * block, CPU_MAX_TOKENS, W_RANDOM, X_RANDOM);
 }
 
+/* A token has the same bits whatever the number of tokens it comes with. */
+static void check_batches(fr_type type, fr_layout layout, const cpu_kernel *k)
+{
+    static const int sizes[] = {1, 2, 7, 8, 17, 64, 100, 512};
+    const fr_type_info *info = fr_type_get(type);
+    const int most = cpu_kernel_tokens(k), rows = layout == FR_LAYOUT_PLAIN ? 40 : 80;
+    dot_case c = {.type = type,
+                  .layout = layout,
+                  .act = k->act,
+                  .rows = rows,
+                  .cols = info->weights == 32 ? 256 + 96 : 512,
+                  .n_tokens = most,
+                  .xp = X_RANDOM};
+    if (fr_type_check(type, layout, c.rows, c.cols, NULL) != FR_OK)
+        return;
+    if (make_case(&c, rand_below(2))) {
+        char text[256];
+        float *one = test_calloc((size_t)(rows * most), sizeof *one);
+        for (int t = 0; t < most; t++)
+            run_kernel(&c, k, 0, rows, t, t + 1, one + t * rows);
+        for (size_t i = 0; i < sizeof sizes / sizeof *sizes && sizes[i] <= most; i++) {
+            size_t n = (size_t)(sizes[i] * rows);
+            int from = rand_below(most - sizes[i] + 1);
+            memset(c.y.p, 0xFF, n * sizeof *one);
+            run_kernel(&c, k, 0, rows, from, from + sizes[i], c.y.p);
+            describe(&c, k->name, text, sizeof text);
+            if (memcmp(c.y.p, one + from * rows, n * sizeof *one))
+                fail_msg("%s: %d tokens at once: other bits than one by one", text, sizes[i]);
+        }
+        test_free(one);
+    }
+    guarded_free(&c.w);
+    guarded_free(&c.x);
+    guarded_free(&c.y);
+}
+
+static void test_bits_do_not_depend_on_the_batch(void **state)
+{
+    (void)state;
+    for (int type = 0; type < FR_TYPE_COUNT; type++) {
+        for (int layout = 0; layout < FR_LAYOUT_COUNT; layout++) {
+            for (int isa = FR_ISA_AVX2; isa <= (int)best; isa++)
+                check_batches((fr_type)type, (fr_layout)layout, &tables[isa].dot[type][layout]);
+        }
+    }
+}
+
 static void test_dot_products(void **state)
 {
     (void)state;
@@ -519,6 +566,7 @@ int main(int argc, char **argv)
         cpu_table_fill(&tables[isa], (fr_isa)isa);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dot_products),
+        cmocka_unit_test(test_bits_do_not_depend_on_the_batch),
         cmocka_unit_test(test_portable_kernel_reads_every_activation),
         cmocka_unit_test(test_not_finite_activations_show),
         cmocka_unit_test(test_act_encode_is_the_reference_bit_for_bit),
