@@ -2,6 +2,7 @@
 # build: the CUDA one (nvcc), the simulator (a C++ compiler), both or none. FERRY_HAVE_CUDA and
 # FERRY_HAVE_CUDA_SIM say which.
 
+set(CMAKE_CUDA_ARCHITECTURES "${FERRY_CUDA_ARCHS}") # before any target
 ferry_box(cuda cuda DEPS quant)
 set(cuda_sources ${CMAKE_SOURCE_DIR}/cuda/backend.cu ${CMAKE_SOURCE_DIR}/cuda/ops.cu
     ${CMAKE_SOURCE_DIR}/cuda/attention.cu)
@@ -18,7 +19,6 @@ if(NOT FERRY_CUDA STREQUAL "OFF")
             set(ENV{CUDACXX} "${FERRY_NVCC}")
         endif()
     endif()
-    set(CMAKE_CUDA_ARCHITECTURES "${FERRY_CUDA_ARCHS}")
     check_language(CUDA)
     if(CMAKE_CUDA_COMPILER)
         enable_language(CUDA)
