@@ -15,42 +15,10 @@ uint64_t plan_weight_bytes(const fr_model *m, int weight, int64_t from, int64_t 
     return aligned((uint64_t)(to - from + 1) * (uint64_t)w->shape.rows * row);
 }
 
-/* A view of interleaved rows needs whole groups (model.h). */
-static bool views_allow(const fr_model *m, int weight, int64_t group)
-{
-    for (int i = weight + 1; i < m->n_weights; i++) {
-        const fr_model_weight *v = &m->weights[i];
-        if (v->derive == FR_DERIVE_VIEW && v->from == weight &&
-            (v->src_row % group != 0 || v->src_step % group != 0 || v->shape.rows % group != 0))
-            return false;
-        if (v->layer != m->weights[weight].layer)
-            break; /* what is derived stands in the same layer */
-    }
-    return true;
-}
-
-bool plan_weight_layout_possible(const fr_model *m, int weight, fr_layout layout)
-{
-    const fr_model_weight *w = &m->weights[weight];
-    if (layout == w->shape.layout)
-        return true;
-    if (w->derive != FR_DERIVE_NONE)
-        return false; /* the store makes them as the model says */
-    if (layout == FR_LAYOUT_INTERLEAVED) {
-        bool vector = w->shape.rows == 1 && w->shape.n_mat == 1;
-        if (w->role == FR_ROLE_TOKEN_EMBD || vector ||
-            !views_allow(m, weight, fr_type_get(w->shape.type)->group))
-            return false;
-    }
-    return fr_type_check(w->shape.type, layout, w->shape.rows, w->shape.cols, NULL) == FR_OK;
-}
-
 fr_layout plan_weight_layout(const fr_model *m, int weight, int wanted)
 {
-    if (wanted >= 0 && plan_weight_layout_possible(m, weight, (fr_layout)wanted))
+    if (wanted >= 0 && fr_model_layout_possible(m, weight, (fr_layout)wanted))
         return (fr_layout)wanted;
-    if (plan_weight_layout_possible(m, weight, FR_LAYOUT_INTERLEAVED))
-        return FR_LAYOUT_INTERLEAVED;
     return m->weights[weight].shape.layout;
 }
 

@@ -12,15 +12,9 @@
 uint64_t plan_weight_bytes(const fr_model *m, int weight, int64_t from, int64_t to,
                            fr_layout layout);
 
-/* The layout that weight w gets in memory: interleaved where the type has such a form and the row
- * counts allow it; token_embd, vectors and derived weights never, and no weight whose views (v_b in
- * kv_b) would begin within a group of rows. `wanted` (fr_layout, or -1: no wish) is obeyed where it
- * is possible.
- */
+/* The layout that weight w gets in memory: the model's (fr_model_set_layouts), or `wanted`
+ * (fr_layout; -1: no wish) where that is possible. */
 fr_layout plan_weight_layout(const fr_model *m, int weight, int wanted);
-
-/* Whether a layout can be had at all. */
-bool plan_weight_layout_possible(const fr_model *m, int weight, fr_layout layout);
 
 /* KV cache of one layer for n_ctx positions of one sequence, exact window included. */
 uint64_t plan_kv_layer_bytes(const fr_model *m, const fr_plan_options *o, int64_t n_ctx);

@@ -232,7 +232,7 @@ static fr_status end_rule(emitter *e, const place *at)
     if (at->from >= 0)
         FR_TRY(SAY(e, "[%lld-%lld]", (long long)at->from, (long long)at->to));
     if (at->layout >= 0)
-        FR_TRY(SAY(e, ",layout=%s", at->layout == FR_LAYOUT_INTERLEAVED ? "interleaved" : "plain"));
+        FR_TRY(SAY(e, ",layout=%s", fr_layout_name((fr_layout)at->layout)));
     return e->form == FR_EMIT_INI ? SAY(e, "\n") : FR_OK;
 }
 

@@ -83,8 +83,8 @@ static fr_status say_placement(const explainer *x, const char *name, const fr_pl
     FR_TRY(SAY(x, "    %s, ", plan_place_id(x->p, at, id)));
     if (plan_role_is_expert(w->role))
         FR_TRY(SAY(x, "experts %lld-%lld, ", (long long)at->expert_from, (long long)at->expert_to));
-    FR_TRY(SAY(x, "%s, %s: %s\n", fr_format_bytes(at->bytes, size),
-               at->layout == FR_LAYOUT_INTERLEAVED ? "interleaved" : "plain", at->why));
+    FR_TRY(SAY(x, "%s, %s: %s\n", fr_format_bytes(at->bytes, size), fr_layout_name(at->layout),
+               at->why));
     return at->rule >= 0 && w->src ? say_later_rules(x, name, at->rule) : FR_OK;
 }
 

@@ -137,7 +137,7 @@ static json_t *placement_json(writer *w, const fr_placement *at)
     char id[16];
     set_text(w, o, "name", m->name);
     set_text(w, o, "type", fr_type_get(m->shape.type)->name);
-    set_text(w, o, "layout", at->layout == FR_LAYOUT_INTERLEAVED ? "interleaved" : "plain");
+    set_text(w, o, "layout", fr_layout_name(at->layout));
     set_int(w, o, "bytes", at->bytes);
     set_text(w, o, "device", plan_place_id(w->p, at, id));
     if (plan_role_is_expert(m->role))
@@ -154,7 +154,7 @@ static json_t *unused_json(writer *w, const fr_gguf_tensor *t)
     json_t *o = json_object();
     set_text(w, o, "name", t->name);
     set_text(w, o, "type", fr_type_get(t->type)->name);
-    set_text(w, o, "layout", t->layout == FR_LAYOUT_INTERLEAVED ? "interleaved" : "plain");
+    set_text(w, o, "layout", fr_layout_name(t->layout));
     set_int(w, o, "bytes", 0);
     set(w, o, "device", json_null());
     set(w, o, "rule", json_null());

@@ -278,8 +278,6 @@ static const char *last_of(fr_str s, char c)
 /* Cuts ",layout=NAME" off the end of *text. */
 static fr_status cut_layout(const fr_rule *rule, fr_str *text, int *layout, fr_err *err)
 {
-    static const char *const names[] = {
-        [FR_LAYOUT_PLAIN] = "plain", [FR_LAYOUT_INTERLEAVED] = "interleaved"};
     const char *comma = last_of(*text, ','), *end = text->p + text->n;
     *layout = -1;
     if (!comma)
@@ -290,15 +288,15 @@ static fr_status cut_layout(const fr_rule *rule, fr_str *text, int *layout, fr_e
         return FR_OK;
     fr_str name = fr_str_trim(part(equals + 1, end));
     *text = fr_str_trim(part(text->p, comma));
-    for (int i = 0; i < 2; i++)
-        if (fr_str_is(name, names[i]))
+    for (int i = 0; i < FR_LAYOUT_COUNT; i++)
+        if (fr_str_is(name, fr_layout_name((fr_layout)i)))
             *layout = i;
     if (*layout >= 0)
         return FR_OK;
     fr_buf what = {0};
     return fail_rule(rule,
                      fr_buf_printf(&what, err,
-                                   "found layout \"%.*s\", expected plain or interleaved",
+                                   "found layout \"%.*s\", expected plain, interleaved or native",
                                    name.n < 60 ? (int)name.n : 60, name.p),
                      &what, err);
 }

@@ -144,12 +144,11 @@ static fr_str view(const fr_buf *b)
 /* "; smallest change: `REGEX=DEVICE`" */
 static fr_status say_change(const fr_rule *rule, fr_str regex, fr_buf *out, fr_err *err)
 {
-    static const char *const layouts[] = {
-        [FR_LAYOUT_PLAIN] = ",layout=plain", [FR_LAYOUT_INTERLEAVED] = ",layout=interleaved"};
+    bool has_layout = rule->target.layout >= 0;
     FR_TRY(fr_buf_printf(out, err, "; smallest change: `%.*s=", FR_STR_ARG(regex)));
     FR_TRY(plan_target_print(&rule->target, out, err));
-    return fr_buf_printf(out, err, "%s`",
-                         rule->target.layout >= 0 ? layouts[rule->target.layout] : "");
+    return fr_buf_printf(out, err, "%s%s`", has_layout ? ",layout=" : "",
+                         has_layout ? fr_layout_name((fr_layout)rule->target.layout) : "");
 }
 
 static fr_status say_things(const trial *t, fr_buf *out, fr_err *err)

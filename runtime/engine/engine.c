@@ -13,6 +13,7 @@ fr_engine_config fr_engine_defaults(void)
         .kv_window = FR_KV_WINDOW,
         .expand_bytes = 256u << 20,
         .mmap = true,
+        .repack = true,
     };
 }
 
@@ -48,6 +49,8 @@ static fr_status read_model(fr_engine *e, fr_err *err)
     const fr_engine_config *cfg = &e->cfg;
     FR_TRY(fr_gguf_open(cfg->model_path, cfg->mmap ? 0 : FR_GGUF_NO_MMAP, &e->gguf, err));
     FR_TRY(fr_model_open(e->gguf, cfg->mla, &e->model, err));
+    if (!cfg->repack)
+        fr_model_set_layouts(e->model, false);
     FR_TRY(fr_vocab_open(e->gguf, &e->vocab, err));
     if (fr_vocab_size(e->vocab) > e->model->hp.n_vocab)
         return fr_fail(err, FR_EFORMAT,
@@ -63,7 +66,10 @@ static fr_status read_model(fr_engine *e, fr_err *err)
 static fr_status load_weights(fr_engine *e, fr_err *err)
 {
     const fr_engine_config *cfg = &e->cfg;
-    fr_store_config store = {cfg->mmap, cfg->check_tensors, cfg->progress, cfg->progress_user};
+    fr_store_config store = {.mmap = cfg->mmap,
+                             .check = cfg->check_tensors,
+                             .progress = cfg->progress,
+                             .progress_user = cfg->progress_user};
     return fr_store_open(e->model, e->cpu_batch, &store, &e->store, err);
 }
 

@@ -277,6 +277,7 @@ fr_status fr_model_open(const fr_gguf *g, fr_mla_mode mla, fr_model **out, fr_er
     FR_TRY_OUT(st, fr_hparams_read(g, m->arch_name, &m->hp, err));
     FR_TRY_OUT(st, alloc_tables(m, err));
     FR_TRY_OUT(st, archs[m->arch].ops->declare(m, err));
+    fr_model_set_layouts(m, true);
     add_up(m);
     report_unused(m);
     *out = m;

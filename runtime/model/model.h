@@ -52,7 +52,7 @@ typedef struct {
     fr_derive derive;
     int from;
     int64_t src_row, src_step;
-    fr_weight shape; /* type, layout, sizes; data is NULL */
+    fr_weight shape; /* in memory: type, layout, sizes; data is NULL. In the file: src */
     uint64_t bytes;  /* memory of its own: 0 for views */
 } fr_model_weight;
 
@@ -72,9 +72,18 @@ typedef struct {
 
 /* Checks g against the shapes of its architecture: every mismatch, missing tensor or unknown
  * architecture is an error with expected and found; tensors that nobody will read are named in the
- * log. *out is owned by the caller until fr_model_close. */
+ * log. Layouts are the fastest ones. *out is owned by the caller until fr_model_close. */
 fr_status fr_model_open(const fr_gguf *g, fr_mla_mode mla, fr_model **out, fr_err *err);
 void fr_model_close(fr_model *m);
+
+/* Chooses the layout in memory of every weight, before any is loaded: that which the kernels read
+ * fastest (fr_layout_in_memory), or the file's. token_embd, vectors and what is derived stay as
+ * they are in any case, and so does a weight whose views (v_b in kv_b) would begin within a group
+ * of rows. */
+void fr_model_set_layouts(fr_model *m, bool fastest);
+
+/* Whether a weight can have this layout in memory. */
+bool fr_model_layout_possible(const fr_model *m, int weight, fr_layout layout);
 
 /* Index into weights, or -1 when the model has none of this role (layer -1: outside layers). */
 int fr_model_weight_of(const fr_model *m, int layer, fr_role role);

@@ -148,6 +148,12 @@ const char *fr_type_name(fr_type type, fr_layout layout)
     return layout == FR_LAYOUT_INTERLEAVED && t->il_name ? t->il_name : t->name;
 }
 
+const char *fr_layout_name(fr_layout layout)
+{
+    static const char *const names[] = {"plain", "interleaved", "native"};
+    return names[layout];
+}
+
 /* ---- sizes ---------------------------------------------------------------------------------- */
 
 static size_t meta_bytes(const fr_type_info *t, fr_layout layout)
@@ -178,11 +184,10 @@ fr_status fr_type_check(fr_type type, fr_layout layout, int64_t rows, int64_t co
 {
     const fr_type_info *t = &infos[type];
     const char *name = fr_type_name(type, layout);
-    static const char *const forms[] = {"plain", "interleaved", "native"};
     const int group = fr_layout_rows(type, layout);
     if (group == 0)
         return fr_fail(err, FR_EUNSUPPORTED, "type %s: found no %s form, expected another one",
-                       name, forms[layout]);
+                       name, fr_layout_name(layout));
     int weights = layout == FR_LAYOUT_INTERLEAVED ? t->il_weights : t->weights;
     if (cols <= 0 || cols % weights)
         return fr_fail(err, FR_EINVAL,

@@ -66,6 +66,7 @@ const fr_type_info *fr_type_get(fr_type type); /* never NULL for a valid type */
 bool fr_type_from_gguf(uint32_t id, fr_type *type, fr_layout *layout);
 bool fr_type_from_name(fr_str name, fr_type *type, fr_layout *layout);
 const char *fr_type_name(fr_type type, fr_layout layout);
+const char *fr_layout_name(fr_layout layout); /* "plain", "interleaved", "native" */
 
 /* Bytes of one row. THE function: nobody else multiplies blocks by bytes. `cols` must be a multiple
  * of the type's weights per block (fr_type_check). Interleaved: group bytes / group. */

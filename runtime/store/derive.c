@@ -55,10 +55,10 @@ static void derive_thread(void *arg, int i_thread, int n_threads)
 
 static fr_status new_block(fr_store *s, int i, fr_err *err)
 {
-    s->blocks[i] = fr_mem_array(FR_MEM_DERIVED, s->model->weights[i].bytes, 1, err);
-    if (!s->blocks[i])
+    s->made[i] = fr_mem_array(FR_MEM_DERIVED, s->model->weights[i].bytes, 1, err);
+    if (!s->made[i])
         return FR_ENOMEM;
-    s->weights[i].data = s->blocks[i];
+    s->weights[i].data = s->made[i];
     return FR_OK;
 }
 
@@ -72,7 +72,7 @@ static fr_status decode_vector(fr_store *s, int i, fr_err *err)
         return FR_ENOMEM;
     fr_status st = fr_gguf_read_tensor(s->model->gguf, t, 0, t->bytes, raw, err);
     if (st == FR_OK)
-        fr_decode_row(t->type, t->layout, raw, 0, t->dims[0], (float *)(void *)s->blocks[i]);
+        fr_decode_row(t->type, t->layout, raw, 0, t->dims[0], (float *)(void *)s->made[i]);
     fr_mem_free(raw);
     return st;
 }

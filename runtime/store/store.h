@@ -1,7 +1,9 @@
 /* Weight memory: brings the weights of a model into memory and keeps them there.
  *
- * With mmap the file's pages are used in place; without, every tensor is read into memory of its
- * own, in parallel. Derived weights (parts of kv_b, see model.h) are computed once at load. */
+ * Weights whose layout in memory (fr_model_set_layouts) is not that of the file are read and
+ * repacked on the way, in parallel. Of the others, with mmap the file's pages are used in place;
+ * without, they are read. Derived weights (parts of kv_b, see model.h) are computed once at load.
+ * At no time there is more than the weights and a piece of them for each thread. */
 #ifndef FR_STORE_STORE_H
 #define FR_STORE_STORE_H
 
@@ -12,7 +14,7 @@
 typedef bool (*fr_progress_fn)(void *user, uint64_t done_bytes, uint64_t total_bytes);
 
 typedef struct {
-    bool mmap;
+    bool mmap;  /* the GGUF must be mapped then */
     bool check; /* decode every weight once; NaN or infinity is an error that names the tensor */
     fr_progress_fn progress; /* may be NULL */
     void *progress_user;

@@ -436,10 +436,11 @@ static void test_flat_stacks(void **state)
  * ----------------------------------------------------------------------------------- */
 
 /* With K and V of every head cached nothing is derived from the weights, which would round them. */
-static float *run_file(const char *path, const fr_tokens *ids)
+static float *run_file(const char *path, const fr_tokens *ids, bool repack)
 {
     fr_engine_config cfg = logits_config(path);
     cfg.mla = FR_MLA_PLAIN;
+    cfg.repack = repack;
     return logits_run(&cfg, ids);
 }
 
@@ -448,7 +449,7 @@ static float *run_variant(fr_type type, fr_layout layout, const fr_tokens *ids, 
     fr_err err = {0};
     model_variant v = {.retype = true, .type = type, .layout = layout};
     assert_ok(model_write_variant(MODEL_V3, &v, path, &err));
-    return run_file(path, ids);
+    return run_file(path, ids, false);
 }
 
 /* How many of the tokens have the same logits. */
@@ -471,7 +472,15 @@ static void check_quantized(fr_type type, double bound, const float *f16, const 
     size_t n = ids->n * 1024;
     snprintf(path, sizeof path, "%s", model_temp_path("variant.gguf"));
     float *plain = run_variant(type, FR_LAYOUT_PLAIN, ids, path);
+    float *repacked = run_file(path, ids, true);
     float *interleaved = run_variant(type, FR_LAYOUT_INTERLEAVED, ids, path);
+    float *from_interleaved = run_file(path, ids, true);
+    /* However they stand in the file, in memory they are the same. */
+    if (memcmp(repacked, from_interleaved, n * sizeof *repacked) != 0)
+        fail_msg("%s: repacked from plain and from interleaved rows differ", name);
+    if (!(logits_distance(repacked, plain, n) <= 0.03))
+        fail_msg("%s: repacked differs from plain by %.3g", name,
+                 logits_distance(repacked, plain, n));
     double to_f16 = logits_distance(plain, f16, n),
            to_plain = logits_distance(interleaved, plain, n);
     if (!(to_f16 > 1e-4 && to_f16 <= bound))
@@ -480,14 +489,16 @@ static void check_quantized(fr_type type, double bound, const float *f16, const 
         fail_msg("%s: interleaved differs from plain by %.3g, %zu of %zu tokens are the same", name,
                  to_plain, n_same(interleaved, plain, ids->n), ids->n);
     free(plain);
+    free(repacked);
     free(interleaved);
+    free(from_interleaved);
 }
 
 static void test_quantized_variants(void **state)
 {
     (void)state;
     fr_tokens ids = logits_read_ids(TEST_FILE("data/logits/ids.txt"));
-    float *f16 = run_file(MODEL_V3, &ids);
+    float *f16 = run_file(MODEL_V3, &ids, true);
     check_quantized(FR_TYPE_BF16, 0.06, f16, &ids);
     check_quantized(FR_TYPE_Q8_0, 0.12, f16, &ids);
     check_quantized(FR_TYPE_Q6_K, 0.15, f16, &ids);

@@ -349,7 +349,7 @@ static void test_layouts(void **state)
     assert_ok(st);
     assert_ok(plan(&b));
     assert_int_equal(placement(&b, 1, FR_ROLE_FFN_UP_EXPS, 0)->layout, FR_LAYOUT_PLAIN);
-    assert_int_equal(placement(&b, 2, FR_ROLE_FFN_UP_EXPS, 0)->layout, FR_LAYOUT_INTERLEAVED);
+    assert_int_not_equal(placement(&b, 2, FR_ROLE_FFN_UP_EXPS, 0)->layout, FR_LAYOUT_PLAIN);
     finish(&b);
 }
 
@@ -652,7 +652,7 @@ static void test_explain(void **state)
     assert_ok(fr_rules_add_cli(b.rules, "blk\\.2\\.ffn_up_exps=CUDA1,exps=CPU", &err));
     assert_ok(plan(&b));
     assert_ok(fr_plan_explain(b.p, "^blk\\.2\\.ffn_up_exps", &out, &err));
-    const char *first = "CUDA1, experts 0-63, 99.0 MiB, interleaved: -ot rule 1 `";
+    const char *first = "CUDA1, experts 0-63, 99.0 MiB, native: -ot rule 1 `";
     if (!strstr(out.p, first))
         fail_msg("no '%s' in\n%s", first, out.p);
     assert_non_null(strstr(out.p, "-ot rule 2 `exps=CPU` matches too, but comes later"));
@@ -737,7 +737,7 @@ static void test_diff(void **state)
     assert_ok(fr_plan_diff(from, to, "a", "b", &out, &n, &err));
     assert_true(n >= 3);
     assert_non_null(strstr(out.p, "n_ctx: 4096 -> 8192"));
-    assert_non_null(strstr(out.p, "-> CPU[0-63] interleaved\n    blk.20.ffn_up_exps.weight\n"));
+    assert_non_null(strstr(out.p, "-> CPU[0-63] native\n    blk.20.ffn_up_exps.weight\n"));
     static const char *const bad[] = {"",
                                       "{",
                                       "[]",

@@ -13,7 +13,10 @@ fr_status plan_open_model(const fr_options *o, fr_gguf **g, fr_model **m, fr_err
     *m = NULL;
     FR_TRY(fr_opts_require(o, FR_OPT_model, err));
     FR_TRY(fr_gguf_open(o->model, FR_GGUF_HEADERS_ONLY, g, err));
-    return fr_model_open(*g, (fr_mla_mode)o->mla, m, err);
+    FR_TRY(fr_model_open(*g, (fr_mla_mode)o->mla, m, err));
+    if (!o->repack || !o->run_time_repack)
+        fr_model_set_layouts(*m, false);
+    return FR_OK;
 }
 
 int plan_write(fr_buf *text)
