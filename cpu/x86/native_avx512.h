@@ -119,6 +119,18 @@ CPU_INLINE __m512i native_four(const void *p)
     return _mm512_set1_epi32(four);
 }
 
+/* The rows whose bit of scale s is set. */
+CPU_INLINE __mmask16 native_step_rows(const uint8_t *p, int s, const native_form *f)
+{
+    const uint8_t *at = p + f->bits_at + s * f->bits_bytes;
+    __mmask16 set;
+    if (f->bits_bytes == 2)
+        memcpy(&set, at, sizeof set);
+    else
+        set = _mm_test_epi8_mask(avx2_load_half(at), _mm_set1_epi8(1));
+    return set;
+}
+
 CPU_INLINE __m512i native_start(const uint8_t *p, const native_x *x, int s, const native_form *f)
 {
     if (!f->offset)
@@ -126,13 +138,7 @@ CPU_INLINE __m512i native_start(const uint8_t *p, const native_x *x, int s, cons
     __m512i start = _mm512_set1_epi32(x->start[0][s]);
     if (!f->step)
         return start;
-    const uint8_t *at = p + f->bits_at + s * f->bits_bytes;
-    __mmask16 set;
-    if (f->bits_bytes == 2)
-        memcpy(&set, at, sizeof set);
-    else
-        set = _mm_test_epi8_mask(avx2_load_half(at), _mm_set1_epi8(1));
-    return _mm512_mask_set1_epi32(start, set, x->start[1][s]);
+    return _mm512_mask_set1_epi32(start, native_step_rows(p, s, f), x->start[1][s]);
 }
 
 /* part + scale * sum for sub-block b. */

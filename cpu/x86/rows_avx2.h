@@ -188,11 +188,6 @@ CPU_INLINE void rows_next(rows_at *at, const rows_form *f)
 /* Asks for the block at the same place of the next eight rows. */
 CPU_INLINE void rows_prefetch(const rows_at *at, const rows_form *f, size_t row_bytes)
 {
-    if (f->unit > ROWS) { /* half now, half with the other rows of the unit */
-        const size_t part = f->bytes / 2;
-        avx2_prefetch(at->p[0] + (size_t)f->unit * row_bytes + (size_t)at->half * part, part);
-        return;
-    }
     for (int u = 0; u < rows_units(f); u++)
         avx2_prefetch(at->p[u] + ROWS * row_bytes, f->bytes);
 }
@@ -237,44 +232,51 @@ CPU_INLINE __m256 rows_sub_block(__m256 part, const __m256i w[8], const rows_bas
     return part;
 }
 
-CPU_INLINE void rows_tile_256(const cpu_dot_args *a, rows_at at, const int n, const rows_form *f,
-                              rows_head_fn *head, rows_codes_fn *codes, __m256 *acc)
+/* Block i of 256. */
+CPU_INLINE void rows_block_256(const cpu_dot_args *a, const rows_at *at, int64_t i, const int n,
+                               const rows_form *f, rows_head_fn *head, rows_codes_fn *codes,
+                               __m256 *acc)
 {
     _Alignas(32) int8_t room[32];
     __m256 part[CPU_MAX_TOKENS];
     __m256i mins[CPU_MAX_TOKENS];
-    size_t row_bytes = f->bytes / (size_t)f->unit * (size_t)(a->cols / 256);
-    for (int64_t i = 0; i < a->cols / 256; i++, rows_next(&at, f)) {
-        rows_head h;
-        head(&at, &h);
-        if (n == 1)
-            rows_prefetch(&at, f, row_bytes);
-        for (int t = 0; t < n; t++)
-            part[t] = _mm256_setzero_ps(), mins[t] = _mm256_setzero_si256();
-        ROWS_UNROLL
-        for (int b = 0; b < 8; b++) {
-            __m256i w[8], min = _mm256_setzero_si256();
-            codes(&at, b, w);
-            const rows_base base = rows_start(w, f);
-            if (f->min)
-                min = rows_min_pair(&h, b, f);
-            for (int t = 0; t < n; t++) {
-                const fr_act_q8_256 *x = (const fr_act_q8_256 *)a->x[t] + i;
-                const int8_t *q = rows_x(x->q + 32 * b, f, room);
-                part[t] = rows_sub_block(part[t], w, &base, &h, b, q, f);
-                if (f->min) {
-                    __m256i sums = rows_load_4((const int8_t *)(x->sums + 2 * b));
-                    mins[t] = _mm256_add_epi32(mins[t], _mm256_madd_epi16(min, sums));
-                }
+    rows_head h;
+    head(at, &h);
+    for (int t = 0; t < n; t++)
+        part[t] = _mm256_setzero_ps(), mins[t] = _mm256_setzero_si256();
+    ROWS_UNROLL
+    for (int b = 0; b < 8; b++) {
+        __m256i w[8], min = _mm256_setzero_si256();
+        codes(at, b, w);
+        const rows_base base = rows_start(w, f);
+        if (f->min)
+            min = rows_min_pair(&h, b, f);
+        for (int t = 0; t < n; t++) {
+            const fr_act_q8_256 *x = (const fr_act_q8_256 *)a->x[t] + i;
+            const int8_t *q = rows_x(x->q + 32 * b, f, room);
+            part[t] = rows_sub_block(part[t], w, &base, &h, b, q, f);
+            if (f->min) {
+                __m256i sums = rows_load_4((const int8_t *)(x->sums + 2 * b));
+                mins[t] = _mm256_add_epi32(mins[t], _mm256_madd_epi16(min, sums));
             }
         }
-        for (int t = 0; t < n; t++) {
-            __m256 x_d = _mm256_set1_ps(((const fr_act_q8_256 *)a->x[t] + i)->d);
-            acc[t] = _mm256_fmadd_ps(_mm256_mul_ps(h.d, x_d), part[t], acc[t]);
-            if (f->min)
-                acc[t] =
-                    _mm256_fnmadd_ps(_mm256_mul_ps(h.m, x_d), _mm256_cvtepi32_ps(mins[t]), acc[t]);
-        }
+    }
+    for (int t = 0; t < n; t++) {
+        __m256 x_d = _mm256_set1_ps(((const fr_act_q8_256 *)a->x[t] + i)->d);
+        acc[t] = _mm256_fmadd_ps(_mm256_mul_ps(h.d, x_d), part[t], acc[t]);
+        if (f->min)
+            acc[t] = _mm256_fnmadd_ps(_mm256_mul_ps(h.m, x_d), _mm256_cvtepi32_ps(mins[t]), acc[t]);
+    }
+}
+
+CPU_INLINE void rows_tile_256(const cpu_dot_args *a, rows_at at, const int n, const rows_form *f,
+                              rows_head_fn *head, rows_codes_fn *codes, __m256 *acc)
+{
+    size_t row_bytes = f->bytes / (size_t)f->unit * (size_t)(a->cols / 256);
+    for (int64_t i = 0; i < a->cols / 256; i++, rows_next(&at, f)) {
+        if (n == 1)
+            rows_prefetch(&at, f, row_bytes);
+        rows_block_256(a, &at, i, n, f, head, codes, acc);
     }
 }
 
@@ -302,6 +304,20 @@ CPU_INLINE void rows_store(const cpu_dot_args *a, int64_t r0, int t, const float
     }
 }
 
+CPU_INLINE void rows_put(const cpu_dot_args *a, int64_t r0, const int n, const __m256 *acc)
+{
+    bool whole = r0 >= a->row_from && r0 + ROWS <= a->row_to;
+    for (int t = 0; t < n; t++) {
+        float lanes[ROWS];
+        if (whole) {
+            _mm256_storeu_ps(a->y[t] + (r0 - a->row_from), acc[t]);
+        } else {
+            _mm256_storeu_ps(lanes, acc[t]);
+            rows_store(a, r0, t, lanes, ROWS);
+        }
+    }
+}
+
 CPU_INLINE void rows_eight(const cpu_dot_args *a, int64_t r0, const int n, const rows_form *f,
                            rows_head_fn *head, rows_codes_fn *codes)
 {
@@ -313,16 +329,7 @@ CPU_INLINE void rows_eight(const cpu_dot_args *a, int64_t r0, const int n, const
         rows_tile_32(a, at, n, f, head, codes, acc);
     else
         rows_tile_256(a, at, n, f, head, codes, acc);
-    bool whole = r0 >= a->row_from && r0 + ROWS <= a->row_to;
-    for (int t = 0; t < n; t++) {
-        float lanes[ROWS];
-        if (whole) {
-            _mm256_storeu_ps(a->y[t] + (r0 - a->row_from), acc[t]);
-        } else {
-            _mm256_storeu_ps(lanes, acc[t]);
-            rows_store(a, r0, t, lanes, ROWS);
-        }
-    }
+    rows_put(a, r0, n, acc);
 }
 
 #ifdef __AVX512VNNI__
@@ -338,8 +345,7 @@ CPU_INLINE void rows_dot(const cpu_dot_args *a, const rows_form *f, rows_head_fn
         return;
     }
 #endif
-    const int step = f->unit < ROWS ? f->unit : ROWS;
-    for (int64_t r = a->row_from / step * step; r < a->row_to; r += ROWS) {
+    for (int64_t r = a->row_from / f->unit * f->unit; r < a->row_to; r += ROWS) {
         if (a->n_tokens == 1)
             rows_eight(a, r, 1, f, head, codes);
         else

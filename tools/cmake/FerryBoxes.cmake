@@ -38,7 +38,7 @@ function(ferry_isa_flags)
         endif()
         # Instrumented, these inlined kernels take the compiler many minutes. Their test puts guard
         # pages round every operand instead.
-        if(FERRY_SAN AND src MATCHES "/(rows|plain)_avx(2|512)\\.c$")
+        if(FERRY_SAN AND src MATCHES "/(rows|plain|native|gemm)_avx(2|512)\\.c$")
             set_property(SOURCE ${src} APPEND PROPERTY COMPILE_OPTIONS "-fno-sanitize=all")
         endif()
     endforeach()
