@@ -11,6 +11,13 @@
 
 static fr_err err;
 
+/* What fontconfig keeps for good, cairo's source of fonts, is nobody's leak here. */
+__attribute__((visibility("default"))) const char *__lsan_default_suppressions(void);
+const char *__lsan_default_suppressions(void)
+{
+    return "leak:libfontconfig";
+}
+
 static const char plain[] =
     "warning: something\n\n"
     "main: n_kv_max = 1024, n_batch = 512, n_ubatch = 512, flash_attn = 1, n_gpu_layers = 0\n\n"
