@@ -170,6 +170,9 @@ plan_step plan_step_of(const plan_machine *machine, const fr_model *m, const fr_
     for (int a = 0; a < machine->n_devices; a++)
         for (int b = 0; b < machine->n_devices; b++)
             s.hop[a][b] = hop_seconds(machine, s.hidden_bytes * s.n_tokens, a, b, NULL);
+    for (int a = 0; a < machine->n_devices; a++)
+        for (int b = 0; b < machine->n_devices; b++)
+            s.trip[a][b] = s.hop[a][b] + s.hop[b][a];
     return s;
 }
 
@@ -231,13 +234,11 @@ plan_layer_times plan_layer_times_of(const plan_step *s, const plan_layer_work *
 }
 
 /* Seconds of a device in the feed-forward part. */
-static double device_seconds(const plan_step *s, const plan_layer_times *lt, int d, int dense,
-                             double share)
+static inline double device_seconds(const plan_step *s, const plan_layer_times *lt, int d,
+                                    int dense, double share)
 {
     double own = d == dense ? lt->own[d] : 0;
-    if (share <= 0)
-        return own;
-    return own + share * lt->experts[d] + s->hop[dense][d] + s->hop[d][dense];
+    return share > 0 ? own + share * lt->experts[d] + s->trip[dense][d] : own;
 }
 
 /* The same for virtual GPUs of one physical GPU, of which d is the first: they take turns. */
@@ -257,7 +258,7 @@ static double ffn_seconds(const plan_step *s, const plan_layer_times *lt, int de
                           const double share[FR_PLAN_MAX_DEVICES], int *slowest)
 {
     const plan_machine *m = s->machine;
-    double most = -1, join = 0;
+    double most = -1, join = share[dense] > 0 ? -JOIN_SECONDS : 0;
     for (int d = 0; d < m->n_devices; d++) {
         double t = m->has_twins ? twins_seconds(s, lt, d, dense, share)
                                 : device_seconds(s, lt, d, dense, share[d]);
@@ -265,8 +266,7 @@ static double ffn_seconds(const plan_step *s, const plan_layer_times *lt, int de
             most = t;
             *slowest = d;
         }
-        if (share[d] > 0 && d != dense)
-            join += JOIN_SECONDS;
+        join += share[d] > 0 ? JOIN_SECONDS : 0;
     }
     return most + join;
 }

@@ -63,8 +63,9 @@ typedef struct {
     bool expanded;       /* attention on expanded K and V */
     bool streams;        /* experts may be sent to the GPUs */
     plan_work cache;     /* attention over the cache, all tokens */
-    double hop[FR_PLAN_MAX_DEVICES][FR_PLAN_MAX_DEVICES]; /* seconds of the hidden state of all
-                                                             tokens from a device to another */
+    double hop[FR_PLAN_MAX_DEVICES][FR_PLAN_MAX_DEVICES];  /* seconds of the hidden state of all
+                                                              tokens from a device to another */
+    double trip[FR_PLAN_MAX_DEVICES][FR_PLAN_MAX_DEVICES]; /* there and back */
 } plan_step;
 
 plan_step plan_step_of(const plan_machine *machine, const fr_model *m, const fr_plan_options *o,

@@ -64,26 +64,33 @@ static int64_t staged_experts(const plan_draft *d, int dev, uint64_t taken)
     return part < room ? part : room;
 }
 
-/* Dense parts matter more than staging: it shrinks until they have room on the GPUs. */
+/* Dense parts matter more than staging: all buffers shrink by one proportion until there is room
+ * for them on the GPUs, as layers, which are not cut, pack. No more than that: with more memory,
+ * the room beside staging must not become less. */
 static void spare_dense(plan_draft *d)
 {
-    uint64_t wanted = 0;
-    for (int i = 0; i < d->n_items; i++)
-        if (d->items[i].kind != FR_ITEM_EXPERTS && d->items[i].bytes > 0)
-            wanted += d->items[i].bytes;
-    for (;;) {
-        uint64_t room[FR_PLAN_MAX_DEVICES], sum = 0, staging = 0;
-        plan_draft_rooms(d, room);
-        for (int g = 0; g < d->n_gpus; g++) {
-            sum += room[d->gpus[g]] - settled_bytes(d, d->gpus[g]);
-            staging += d->devices[d->gpus[g]].staging;
-        }
-        if (sum >= wanted || staging == 0)
-            return;
-        for (int g = 0; g < d->n_gpus; g++) {
-            uint64_t *bytes = &d->devices[d->gpus[g]].staging, one = plan_staging_bytes(d->m, 1);
-            *bytes = *bytes / one / 2 * one;
-        }
+    uint64_t wanted = 0, largest = 0, rooms = 0, staging = 0, room[FR_PLAN_MAX_DEVICES];
+    uint64_t one = plan_staging_bytes(d->m, 1);
+    for (int i = 0; i < d->n_items; i++) {
+        if (d->items[i].kind == FR_ITEM_EXPERTS)
+            continue;
+        wanted += d->items[i].bytes;
+        largest = d->items[i].bytes > largest ? d->items[i].bytes : largest;
+    }
+    if (d->n_gpus > 1)
+        wanted += largest * (uint64_t)(d->n_gpus - 1);
+    plan_draft_rooms(d, room);
+    for (int g = 0; g < d->n_gpus; g++) {
+        rooms += room[d->gpus[g]] - settled_bytes(d, d->gpus[g]);
+        staging += d->devices[d->gpus[g]].staging;
+    }
+    if (rooms >= wanted || staging == 0)
+        return;
+    double part = wanted - rooms < staging ? (double)(wanted - rooms) / (double)staging : 1;
+    for (int g = 0; g < d->n_gpus; g++) {
+        uint64_t *bytes = &d->devices[d->gpus[g]].staging;
+        *bytes -= (uint64_t)((double)*bytes * part);
+        *bytes = *bytes >= one ? *bytes / FR_MEM_ALIGN * FR_MEM_ALIGN : 0;
     }
 }
 
@@ -100,6 +107,8 @@ static void set_overheads(plan_draft *d)
         v->logits = plan_logits_bytes(d->m, d->o.n_outputs) * (uint64_t)(cpu ? d->o.n_seq : 1);
         v->reserve = cpu ? 0 : d->hw->gpus[dev - 1].reserve_bytes;
         uint64_t taken = v->workspace + v->logits + v->reserve + settled_bytes(d, dev);
+        if (!cpu && d->o.fit)
+            taken += d->o.margin_bytes[dev - 1];
         int64_t n = staged_experts(d, dev, taken);
         v->staging = n > 0 ? plan_staging_bytes(d->m, 1) * (uint64_t)n : 0;
     }

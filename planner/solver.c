@@ -1,12 +1,14 @@
 #include <stdio.h>
+#include <string.h>
 
 #include "planner/solver_prices.h"
 #include "planner/solver_search.h"
 
 enum {
     FINALISTS = 4,
-    MAX_SHAKES = 100,
-    SHAKE_TRIALS = 1000000 /* some 0.3 s */
+    MAX_SHAKES = 400,
+    SHAKE_TRIALS = 1500000, /* some 0.2 s */
+    MORE_SHAKES = 4         /* times as many where nothing that fits is known */
 };
 
 /* ---- starts -----------------------------------------------------------------------------------
@@ -87,15 +89,18 @@ static void enter(plan_state *finalists, int *n, const plan_state *s)
 }
 
 /* Iterated local search from the best; returns where the best is then. */
-static int shake(plan_search *x, plan_state *finalists, int best)
+static int shake(plan_search *x, plan_prices *prices, plan_state *finalists, int best)
 {
     int other = best == 0 ? 1 : 0;
-    int64_t budget = x->n_trials + SHAKE_TRIALS;
+    int64_t begin = x->n_trials;
     bool can = x->n_gpus > 0 && x->t->n_layer > 0;
-    for (int k = 0; can && k < MAX_SHAKES && x->n_trials < budget; k++) {
+    for (int k = 0; can; k++) {
+        int more = plan_state_excess(&finalists[best]) > 0 ? MORE_SHAKES : 1;
+        if (k >= more * MAX_SHAKES || x->n_trials - begin >= (int64_t)more * SHAKE_TRIALS)
+            break;
         plan_state_copy(&finalists[other], &finalists[best]);
         x->s = &finalists[other];
-        plan_search_shake(x);
+        plan_search_shake(x, prices);
         if (is_better(&finalists[other], &finalists[best])) {
             int last = best;
             best = other;
@@ -103,53 +108,166 @@ static int shake(plan_search *x, plan_state *finalists, int best)
         }
     }
     x->s = &finalists[best];
+    x->least_gain = PLAN_FINAL_GAIN;
     plan_search_improve(x);
     plan_search_tidy(x);
     return best;
 }
 
+/* Where most is missing; all devices together when together they are too small. */
 static fr_status too_small(const fr_problem *p, const plan_state *s, fr_err *err)
 {
-    int most = -1;
-    for (int d = 0; d <= p->hw->n_gpus; d++)
-        if (s->used[d] > p->room[d] &&
-            (most < 0 || s->used[d] - p->room[d] > s->used[most] - p->room[most]))
-            most = d;
+    int most = FR_PLAN_CPU;
+    uint64_t all_room = 0, all_used = 0, worst = 0;
     char need[32], room[32], name[16] = "CPU";
+    for (int d = 0; d <= p->hw->n_gpus; d++) {
+        all_room += p->room[d];
+        all_used += s->used[d];
+        if (s->used[d] > p->room[d] && s->used[d] - p->room[d] > worst) {
+            worst = s->used[d] - p->room[d];
+            most = d;
+        }
+    }
+    if (all_used > all_room)
+        return fr_fail(err, FR_ENOMEM, "all devices: found %s of room, expected %s",
+                       fr_format_bytes(all_room, room), fr_format_bytes(all_used, need));
     if (most > 0)
         snprintf(name, sizeof name, "CUDA%d", most - 1);
     return fr_fail(err, FR_ENOMEM, "%s: found %s of room, expected %s for what must go there", name,
                    fr_format_bytes(p->room[most], room), fr_format_bytes(s->used[most], need));
 }
 
-fr_status plan_solve(const fr_problem *p, fr_arena *arena, fr_solution *out, fr_err *err)
-{
+typedef struct {
+    fr_problem p; /* with the rooms that are solved for */
     plan_tables t;
-    plan_state s, finalists[FINALISTS];
+    plan_state s, finalists[FINALISTS], best;
     plan_search x;
     plan_prices prices;
-    int n = 0;
-    FR_TRY(plan_tables_init(&t, p, arena, err));
-    FR_TRY(plan_state_init(&s, &t, arena, err));
+} solver;
+
+static fr_status solver_init(solver *v, const fr_problem *p, fr_arena *arena, fr_err *err)
+{
+    v->p = *p;
+    FR_TRY(plan_tables_init(&v->t, &v->p, arena, err));
+    FR_TRY(plan_state_init(&v->s, &v->t, arena, err));
+    FR_TRY(plan_state_init(&v->best, &v->t, arena, err));
     for (int k = 0; k < FINALISTS; k++)
-        FR_TRY(plan_state_init(&finalists[k], &t, arena, err));
-    FR_TRY(plan_search_init(&x, &s, arena, err));
-    FR_TRY(plan_prices_init(&prices, &t, arena, err));
-    for (int k = 0; start(&x, &prices, k); k++) {
-        plan_search_fill(&x);
-        enter(finalists, &n, &s);
+        FR_TRY(plan_state_init(&v->finalists[k], &v->t, arena, err));
+    FR_TRY(plan_search_init(&v->x, &v->s, arena, err));
+    return plan_prices_init(&v->prices, &v->t, arena, err);
+}
+
+/* Solves for rooms; returns which of the finalists is best. */
+static int solve_for(solver *v, const uint64_t room[FR_PLAN_MAX_DEVICES])
+{
+    int n = 0, best = 0;
+    memcpy(v->p.room, room, sizeof v->p.room);
+    plan_search_restart(&v->x);
+    plan_prices_restart(&v->prices);
+    v->x.s = &v->s;
+    for (int k = 0; start(&v->x, &v->prices, k); k++) {
+        plan_search_fill(&v->x);
+        enter(v->finalists, &n, &v->s);
     }
     for (int k = 0; k < n; k++) {
-        x.s = &finalists[k];
-        plan_search_improve(&x);
-    }
-    int best = 0;
-    for (int k = 1; k < n; k++)
-        if (is_better(&finalists[k], &finalists[best]))
+        v->x.s = &v->finalists[k];
+        plan_search_improve(&v->x);
+        if (is_better(&v->finalists[k], &v->finalists[best]))
             best = k;
-    best = shake(&x, finalists, best);
-    if (plan_state_excess(&finalists[best]) > 0)
-        return too_small(p, &finalists[best], err);
-    *out = (fr_solution){finalists[best].units, finalists[best].seconds};
+    }
+    return shake(&v->x, &v->prices, v->finalists, best);
+}
+
+/* ---- more memory than is needed ---------------------------------------------------------------
+ *
+ * Where alike GPUs have room for everything, more of it gains little, and whatever the search
+ * misses would make the larger machine the slower one. So there the machine is solved as if its
+ * GPUs were smaller, with room for some multiple of all items: for each multiple that it has, so
+ * that a larger machine has all plans of the smaller ones. */
+
+static const double MULTIPLES[] = {1.02, 1.25, 2, 4, 8, 16};
+static const double ALIKE = 0.9;
+enum { N_MULTIPLES = sizeof MULTIPLES / sizeof *MULTIPLES, ROOM_STEP = 1 << 16 };
+
+/* GPUs of one speed with about the same room beside what is fixed on them. */
+static bool are_alike(const fr_problem *p, const uint64_t fixed[FR_PLAN_MAX_DEVICES])
+{
+    for (int i = 1; i < p->hw->n_gpus; i++) {
+        const fr_gpu_hw *a = &p->hw->gpus[0], *b = &p->hw->gpus[i];
+        double room_a = (double)(p->room[1] - fixed[1]);
+        double room_b = (double)(p->room[1 + i] - fixed[1 + i]);
+        if (a->bandwidth != b->bandwidth || a->f16_ops != b->f16_ops ||
+            a->int8_ops != b->int8_ops || a->h2d != b->h2d || a->d2h != b->d2h ||
+            room_a < ALIKE * room_b || room_b < ALIKE * room_a)
+            return false;
+    }
+    return true;
+}
+
+static void sum_fixed(const fr_problem *p, uint64_t fixed[FR_PLAN_MAX_DEVICES])
+{
+    memset(fixed, 0, FR_PLAN_MAX_DEVICES * sizeof *fixed);
+    for (int i = 0; i < p->n_items; i++)
+        for (int d = 0; d <= p->hw->n_gpus; d++)
+            fixed[d] += p->items[i].fixed_bytes[d];
+}
+
+/* The room of the GPUs beside what is fixed there, as a multiple of what is to be placed. */
+static double multiple_of(const fr_problem *p, const uint64_t fixed[FR_PLAN_MAX_DEVICES])
+{
+    double room = 0, bytes = 1;
+    for (int i = 0; i < p->n_items; i++)
+        bytes += (double)p->items[i].bytes;
+    for (int d = 1; d <= p->hw->n_gpus; d++)
+        room += (double)(p->room[d] - fixed[d]);
+    return room / bytes;
+}
+
+/* Keeps what is better than v->best; true when it does. */
+static bool take(solver *v, const plan_state *s, bool any)
+{
+    if (plan_state_excess(s) > 0 || (any && !is_better(s, &v->best)))
+        return any;
+    plan_state_copy(&v->best, s);
+    return true;
+}
+
+/* Solves for all smaller rooms; true when there is something in v->best that fits. */
+static bool solve_smaller(solver *v, const fr_problem *p)
+{
+    uint64_t fixed[FR_PLAN_MAX_DEVICES], room[FR_PLAN_MAX_DEVICES];
+    bool any = false;
+    sum_fixed(p, fixed);
+    if (!are_alike(p, fixed))
+        return false;
+    double multiple = multiple_of(p, fixed);
+    for (int k = 0; k < N_MULTIPLES && MULTIPLES[k] <= multiple; k++) {
+        memcpy(room, p->room, sizeof room);
+        for (int d = 1; d <= p->hw->n_gpus; d++) {
+            double part = (double)(p->room[d] - fixed[d]) * MULTIPLES[k] / multiple;
+            room[d] = fixed[d] + (uint64_t)(part / ROOM_STEP) * ROOM_STEP;
+        }
+        any = take(v, &v->finalists[solve_for(v, room)], any);
+    }
+    memcpy(v->p.room, p->room, sizeof v->p.room);
+    for (int k = 0; any && k < PLAN_BASELINES; k++) {
+        plan_state_baseline(&v->s, (plan_baseline)k);
+        take(v, &v->s, any);
+    }
+    return any;
+}
+
+fr_status plan_solve(const fr_problem *p, fr_arena *arena, fr_solution *out, fr_err *err)
+{
+    solver *v = FR_ARENA_NEW(solver, arena, 1, err);
+    if (!v)
+        return FR_ENOMEM;
+    FR_TRY(solver_init(v, p, arena, err));
+    if (!solve_smaller(v, p))
+        plan_state_copy(&v->best, &v->finalists[solve_for(v, p->room)]);
+    if (plan_state_excess(&v->best) > 0)
+        return too_small(p, &v->best, err);
+    plan_state_recount(&v->best);
+    *out = (fr_solution){v->best.units, v->best.seconds};
     return FR_OK;
 }

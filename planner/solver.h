@@ -1,12 +1,20 @@
 /* The solver: fills what the rules leave open, within hard budgets, so that plan_objective is
  * least.
  *
- * Method. Every free item begins in RAM. Several starts put the dense parts on GPUs in runs of
- * layers (packed into each GPU first, in turn; and in proportion to room), and the three baselines
- * are starts too. From each, experts move to GPUs by gain per byte, then single moves, exchanges
- * and changes of a run's border are taken while the objective falls. What exceeds a budget counts
- * before seconds, so that a start may be over budget and its result is not. The best result wins;
- * of equal ones the first. All of it is deterministic, and counted in steps, not in time. */
+ * Method. Every free item begins in RAM. Several starts put parts on GPUs: packed into each GPU
+ * first, in turn; in proportion to room; at prices for bytes (solver_prices.h); as the baselines
+ * do. From each, experts move to GPUs by gain per byte; from the best few, single moves, exchanges
+ * and spreads are taken while the objective falls. The best is then shaken some hundred times, and
+ * what is better after the same improvement stays (iterated local search). What exceeds a budget
+ * counts before seconds, so that a start may be over budget and the result is not. All of it is
+ * deterministic, and counted in steps, not in time.
+ *
+ * It is a heuristic: on tiny problems it finds the best placement nearly always, on mixed machines
+ * it may miss it by tenths of a percent, and then a larger machine can predict slower by as much.
+ * (Candidates from machines rounded down to a ladder of budgets were tried against that: they cost
+ * more time than as good a search, and the gap stayed.) Where alike GPUs have room for everything,
+ * a larger machine has the plans of the smaller ones among its own; with real models on alike GPUs
+ * more VRAM is never slower (test_solver --sweep). */
 #ifndef FR_PLANNER_SOLVER_H
 #define FR_PLANNER_SOLVER_H
 

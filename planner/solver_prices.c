@@ -100,6 +100,12 @@ fr_status plan_prices_init(plan_prices *pr, const plan_tables *t, fr_arena *aren
     return FR_OK;
 }
 
+void plan_prices_restart(plan_prices *pr)
+{
+    pr->round = 0;
+    memset(pr->price, 0, sizeof pr->price);
+}
+
 /* ---- one round --------------------------------------------------------------------------------
  */
 
@@ -135,18 +141,21 @@ static double layer_price(plan_prices *pr, int il, int dense)
     return least + item_price(pr, pr->t->dense[il], dense);
 }
 
-static void forward(plan_prices *pr)
+/* The cheapest ways to have layers [from, to) on each device, from where the layer before stands.
+ */
+static void forward(plan_prices *pr, const plan_state *s, int from, int to)
 {
     const plan_tables *t = pr->t;
     int n = t->n_devices;
-    for (int il = 0; il < t->n_layer; il++)
+    for (int il = from; il < to; il++)
         for (int d = 0; d < n; d++) {
             double *least = &pr->least[il * n + d], way = il > 0 ? INFINITY : 0;
-            for (int from = 0; from < n && il > 0; from++) {
-                double v = pr->least[(il - 1) * n + from] + t->hop[from][d];
+            for (int k = 0; k < n && il > 0; k++) {
+                double v = il > from ? pr->least[(il - 1) * n + k] + t->hop[k][d]
+                                     : t->hop[plan_state_device(s, t->dense[il - 1])][d];
                 if (v < way) {
                     way = v;
-                    pr->before[il * n + d] = from;
+                    pr->before[il * n + d] = k;
                 }
             }
             *least = may_be(t, t->dense[il], d) ? way + layer_price(pr, il, d) : INFINITY;
@@ -172,6 +181,22 @@ static int cheapest_end(const plan_prices *pr, int *output)
     return best;
 }
 
+/* The same when the layer `next` stays where it is. */
+static int cheapest_before(const plan_prices *pr, const plan_state *s, int next)
+{
+    const plan_tables *t = pr->t;
+    int n = t->n_devices, best = FR_PLAN_CPU, to = plan_state_device(s, t->dense[next]);
+    double least = INFINITY;
+    for (int d = 0; d < n; d++) {
+        double v = pr->least[(next - 1) * n + d] + t->hop[d][to];
+        if (v < least) {
+            least = v;
+            best = d;
+        }
+    }
+    return best;
+}
+
 static void put(plan_state *s, int item, int to)
 {
     if (item >= 0 && plan_state_may_move(s, item, s->device[item], to, 1))
@@ -183,22 +208,27 @@ static void put_experts(const plan_prices *pr, plan_state *s, int il, const plan
 {
     const plan_tables *t = pr->t;
     for (int k = 0; k < 2 && t->experts[il][k] >= 0; k++) {
-        int item = t->experts[il][k], from = s->device[item];
+        int item = t->experts[il][k];
         int64_t units[FR_PLAN_MAX_DEVICES];
+        if (t->p->items[item].fixed_device >= 0)
+            continue;
         option_units(t, &t->p->items[item], o, units);
-        for (int d = 0; d < t->n_devices; d++)
-            if (plan_state_may_move(s, item, from, d, units[d]))
-                plan_state_move(s, item, from, d, units[d]);
+        plan_state_set(s, item, units);
     }
 }
 
 /* Follows the cheapest way back from its end. */
-static void backward(const plan_prices *pr, plan_state *s)
+static void backward(const plan_prices *pr, plan_state *s, int from, int to)
 {
     const plan_tables *t = pr->t;
-    int output = FR_PLAN_CPU, d = cheapest_end(pr, &output);
-    put(s, t->output_item, output);
-    for (int il = t->n_layer - 1; il >= 0; il--) {
+    int output = FR_PLAN_CPU, d;
+    if (to == t->n_layer) {
+        d = cheapest_end(pr, &output);
+        put(s, t->output_item, output);
+    } else {
+        d = cheapest_before(pr, s, to);
+    }
+    for (int il = to - 1; il >= from; il--) {
         int at = il * t->n_devices + d;
         put(s, t->dense[il], d);
         put_experts(pr, s, il, &pr->options[pr->option[at]]);
@@ -225,9 +255,20 @@ bool plan_prices_next(plan_prices *pr, plan_state *s)
 {
     if (pr->round == N_ROUNDS || pr->t->n_layer == 0)
         return false;
-    forward(pr);
-    backward(pr, s);
+    forward(pr, s, 0, pr->t->n_layer);
+    backward(pr, s, 0, pr->t->n_layer);
     adjust(pr, s);
     pr->round++;
     return true;
+}
+
+void plan_prices_place(plan_prices *pr, const double price[FR_PLAN_MAX_DEVICES], int from, int to,
+                       plan_state *s)
+{
+    double kept[FR_PLAN_MAX_DEVICES];
+    memcpy(kept, pr->price, sizeof kept);
+    memcpy(pr->price, price, sizeof kept);
+    forward(pr, s, from, to);
+    backward(pr, s, from, to);
+    memcpy(pr->price, kept, sizeof kept);
 }

@@ -31,8 +31,16 @@ typedef struct {
 
 fr_status plan_prices_init(plan_prices *pr, const plan_tables *t, fr_arena *arena, fr_err *err);
 
+/* As after init. */
+void plan_prices_restart(plan_prices *pr);
+
 /* Puts the next start into *s, which has been reset; false after the last round. Budgets may be
  * exceeded. */
 bool plan_prices_next(plan_prices *pr, plan_state *s);
+
+/* Places layers [from, to) anew, the cheapest way at these prices, and the output when they are the
+ * last. Budgets may be exceeded. */
+void plan_prices_place(plan_prices *pr, const double price[FR_PLAN_MAX_DEVICES], int from, int to,
+                       plan_state *s);
 
 #endif

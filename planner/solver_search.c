@@ -1,5 +1,6 @@
 #include "planner/solver_search.h"
 
+#include <math.h>
 #include <string.h>
 
 enum {
@@ -11,8 +12,8 @@ enum {
 /* Objectives that differ by less than this part are equal. */
 static const double EQUAL = 1e-12;
 
-/* Changes smaller than this part of the objective are rounding, not progress. */
-static const double LEAST_GAIN = 1e-5;
+/* What a device costs at times where there was room left: part of a high price. */
+static const double LOW_PRICE = 0.01;
 
 fr_status plan_search_init(plan_search *x, plan_state *s, fr_arena *arena, fr_err *err)
 {
@@ -21,13 +22,33 @@ fr_status plan_search_init(plan_search *x, plan_state *s, fr_arena *arena, fr_er
     x->fill = FR_ARENA_NEW(plan_move, arena, (size_t)s->t->p->n_items, err);
     x->active = FR_ARENA_NEW(bool, arena, (size_t)s->t->p->n_items, err);
     x->done = FR_ARENA_NEW(bool, arena, (size_t)s->t->p->n_items, err);
+    x->seen = FR_ARENA_NEW(uint64_t, arena, (size_t)s->t->p->n_items, err);
+    x->failed = FR_ARENA_NEW(uint64_t, arena, (size_t)s->t->p->n_items, err);
+    plan_search_restart(x);
+    return x->fill && x->active && x->done && x->seen && x->failed ? FR_OK : FR_ENOMEM;
+}
+
+void plan_search_restart(plan_search *x)
+{
     x->random = 0x9E3779B97F4A7C15ull;
-    return x->fill && x->active && x->done ? FR_OK : FR_ENOMEM;
+    x->n_trials = 0;
+    x->least_gain = PLAN_LEAST_GAIN;
 }
 
 static bool is_experts(const plan_search *x, int item)
 {
     return x->t->p->items[item].kind == FR_ITEM_EXPERTS;
+}
+
+/* Whether an item's mark is in a list; if not, it is added. */
+static bool is_known(const plan_search *x, int item, uint64_t *list, int *n)
+{
+    uint64_t mark = plan_state_mark(x->s, item);
+    for (int k = *n - 1; k >= 0; k--)
+        if (list[k] == mark)
+            return true;
+    list[(*n)++] = mark;
+    return false;
 }
 
 /* ---- compound moves ---------------------------------------------------------------------------
@@ -61,8 +82,8 @@ static void undo(plan_search *x)
 static bool keep(plan_search *x, uint64_t excess_before)
 {
     uint64_t excess = plan_state_excess(x->s);
-    bool better =
-        excess != excess_before ? excess < excess_before : x->change < -LEAST_GAIN * x->s->seconds;
+    bool better = excess != excess_before ? excess < excess_before
+                                          : x->change < -x->least_gain * x->s->seconds;
     if (!better)
         undo(x);
     return better;
@@ -153,9 +174,11 @@ static plan_move cheapest_eviction(plan_search *x, int d, int stays)
     const plan_tables *t = x->t;
     plan_move best = {.item = -1};
     uint64_t want = over(x, d);
+    int n_seen = 0;
     for (int i = 0; i < t->p->n_items; i++) {
         int64_t here = x->s->units[i][d];
-        if (i == stays || here == 0 || t->p->items[i].bytes == 0)
+        if (i == stays || here == 0 || t->p->items[i].bytes == 0 ||
+            is_known(x, i, x->seen, &n_seen))
             continue;
         for (int to = 0; to < t->n_devices; to++) {
             if (!plan_state_may_move(x->s, i, d, to, 1) || (stays >= 0 && !at_home(x, i, to)))
@@ -216,8 +239,10 @@ static void refill(plan_search *x, int d)
 {
     for (int k = 0; k < MAX_REFILL && d != FR_PLAN_CPU; k++) {
         plan_move best = {.rate = 0};
+        int n_seen = 0;
         for (int i = 0; i < x->t->p->n_items; i++)
-            if (is_experts(x, i)) {
+            if (is_experts(x, i) && x->s->units[i][FR_PLAN_CPU] > 0 &&
+                !is_known(x, i, x->seen, &n_seen)) {
                 plan_move m = fill_move(x, i, d);
                 if (m.rate < best.rate)
                     best = m;
@@ -344,6 +369,34 @@ static bool try_spread(plan_search *x, int item, int d, bool in)
     return keep(x, excess);
 }
 
+/* What an item has on two devices changes places. */
+static void exchange(plan_search *x, int item, int a, int b)
+{
+    if (item < 0)
+        return;
+    int64_t on_a = x->s->units[item][a], on_b = x->s->units[item][b];
+    move(x, item, a, b, on_a);
+    move(x, item, b, a, on_b);
+}
+
+/* A layer's dense part goes to another device, and the layer's experts there come in exchange, so
+ * that they stay beside it and apart from it as they were. */
+static bool try_exchange(plan_search *x, int item, int to)
+{
+    const plan_tables *t = x->t;
+    int from = x->s->device[item], il = t->p->items[item].layer;
+    uint64_t excess = plan_state_excess(x->s);
+    begin(x);
+    if (!move(x, item, from, to, 1))
+        return false;
+    for (int k = 0; k < 2; k++)
+        exchange(x, t->experts[il][k], from, to);
+    make_room(x, to, item);
+    make_room(x, from, item);
+    refill(x, from);
+    return keep(x, excess);
+}
+
 /* Those that a kept move may have opened something for. */
 static void activate(plan_search *x)
 {
@@ -372,6 +425,11 @@ static bool improve_item(plan_search *x, int item)
                 activate(x);
                 any = true;
             }
+    for (int to = 0; to < n && x->t->p->items[item].kind == FR_ITEM_DENSE; to++)
+        if (try_exchange(x, item, to)) {
+            activate(x);
+            any = true;
+        }
     for (int d = 0; d < n && is_experts(x, item); d++)
         if (try_spread(x, item, d, true) || try_spread(x, item, d, false)) {
             activate(x);
@@ -384,13 +442,17 @@ static bool improve_item(plan_search *x, int item)
 static bool settle(plan_search *x)
 {
     bool any = false, more = true;
+    x->n_failed = 0;
     for (int pass = 0; pass < MAX_PASSES && more; pass++) {
         more = false;
         for (int i = 0; i < x->t->p->n_items; i++) {
             if (!x->active[i])
                 continue;
             x->active[i] = false;
-            more |= improve_item(x, i);
+            if (is_known(x, i, x->failed, &x->n_failed) || !improve_item(x, i))
+                continue;
+            more = true;
+            x->n_failed = 0;
         }
         any |= more;
     }
@@ -449,6 +511,7 @@ static int64_t as_good(plan_search *x, int item, int d, double rate)
 static void try_merge(plan_search *x, int item, int d, bool *done)
 {
     int64_t n = x->s->units[item][d];
+    uint64_t excess = plan_state_excess(x->s);
     begin(x);
     done[item] = true;
     move(x, item, d, FR_PLAN_CPU, n);
@@ -457,7 +520,7 @@ static void try_merge(plan_search *x, int item, int d, bool *done)
         done[j] = true;
         move(x, j, FR_PLAN_CPU, d, as_good(x, j, d, rate));
     }
-    if (x->change > EQUAL * x->s->seconds)
+    if (x->change > EQUAL * x->s->seconds || plan_state_excess(x->s) > excess)
         undo(x);
 }
 
@@ -495,24 +558,113 @@ static void gather(plan_search *x, int item, int to)
         move(x, item, from, to, x->s->units[item][from]);
 }
 
-void plan_search_shake(plan_search *x)
+/* Everything of a run of layers, or their dense parts or experts alone, to one device. */
+static void shake_gather(plan_search *x, int first, int n, int to)
 {
     const plan_tables *t = x->t;
-    int most = t->n_layer / 3 > MIN_SHAKE ? t->n_layer / 3 : MIN_SHAKE;
-    int n = 1 + pick(x, most), first = pick(x, t->n_layer + n - 1) - (n - 1), kind = pick(x, 3);
-    int to = pick(x, 8) == 0 ? FR_PLAN_CPU : x->order[pick(x, x->n_gpus)];
-    begin(x);
+    int kind = pick(x, 3);
     for (int il = first; il < first + n; il++) {
-        if (il < 0 || il >= t->n_layer)
-            continue;
         if (kind != 0)
             gather(x, t->dense[il], to);
         if (kind != 1)
             gather(x, t->experts[il][0], to);
     }
-    if (first + n > t->n_layer)
+    if (first + n == t->n_layer && pick(x, 2))
         gather(x, t->output_item, to);
-    make_room(x, to, -1);
+}
+
+/* Two devices change places in a run of layers. */
+static void shake_exchange(plan_search *x, int first, int n, int a, int b)
+{
+    const plan_tables *t = x->t;
+    for (int il = first; il < first + n; il++) {
+        exchange(x, t->dense[il], a, b);
+        exchange(x, t->experts[il][0], a, b);
+        exchange(x, t->experts[il][1], a, b);
+    }
+    if (first + n == t->n_layer)
+        exchange(x, t->output_item, a, b);
+}
+
+/* Puts an item where another one is. */
+static void imitate(plan_search *x, int item, const int64_t units[FR_PLAN_MAX_DEVICES])
+{
+    for (int from = 0; from < x->t->n_devices; from++)
+        for (int to = 0; to < x->t->n_devices; to++) {
+            int64_t extra = x->s->units[item][from] - units[from];
+            int64_t wanted = units[to] - x->s->units[item][to];
+            if (extra > 0 && wanted > 0)
+                move(x, item, from, to, extra < wanted ? extra : wanted);
+        }
+}
+
+static void swap_items(plan_search *x, int a, int b)
+{
+    int64_t units[2][FR_PLAN_MAX_DEVICES];
+    if (a < 0 || b < 0 || x->t->p->items[a].n_units != x->t->p->items[b].n_units)
+        return;
+    memcpy(units[0], x->s->units[a], sizeof units[0]);
+    memcpy(units[1], x->s->units[b], sizeof units[1]);
+    imitate(x, a, units[1]);
+    imitate(x, b, units[0]);
+}
+
+/* Two runs of layers change places. */
+static void shake_swap(plan_search *x, int first, int other, int n)
+{
+    const plan_tables *t = x->t;
+    for (int k = 0; k < n; k++) {
+        swap_items(x, t->dense[first + k], t->dense[other + k]);
+        swap_items(x, t->experts[first + k][0], t->experts[other + k][0]);
+    }
+}
+
+/* Layers anew, at prices up to eight times as high or as low as the last ones. */
+static void shake_prices(plan_search *x, plan_prices *prices, int first, int n)
+{
+    double price[FR_PLAN_MAX_DEVICES], low = prices->unit * LOW_PRICE;
+    for (int d = 0; d < x->t->n_devices; d++) {
+        double last = prices->price[d];
+        if (last < low)
+            last = pick(x, 2) ? 0 : low;
+        price[d] = last * exp2(0.25 * (pick(x, 25) - 12));
+    }
+    plan_prices_place(prices, price, first, first + n, x->s);
+    for (int i = 0; i < x->t->p->n_items; i++)
+        x->active[i] = true;
+}
+
+void plan_search_shake(plan_search *x, plan_prices *prices)
+{
+    const plan_tables *t = x->t;
+    int most = t->n_layer / 3 > MIN_SHAKE ? t->n_layer / 3 : MIN_SHAKE;
+    int n = 1 + pick(x, most < t->n_layer ? most : t->n_layer);
+    int first = pick(x, t->n_layer - n + 1);
+    int a = pick(x, 8) == 0 ? FR_PLAN_CPU : x->order[pick(x, x->n_gpus)];
+    int b = pick(x, 4) == 0 ? FR_PLAN_CPU : x->order[pick(x, x->n_gpus)];
+    begin(x);
+    switch (pick(x, 8)) {
+    case 0:
+    case 1:
+        shake_gather(x, first, n, a);
+        break;
+    case 2:
+        shake_exchange(x, 0, t->n_layer, a, b);
+        break;
+    case 3:
+        shake_exchange(x, first, n, a, b);
+        break;
+    case 4:
+        shake_swap(x, first, pick(x, t->n_layer - n + 1), n);
+        break;
+    case 5:
+        shake_prices(x, prices, 0, t->n_layer);
+        break;
+    default:
+        shake_prices(x, prices, first, n);
+    }
+    for (int d = 0; d < t->n_devices; d++)
+        make_room(x, d, -1);
     for (int d = 1; d < t->n_devices; d++)
         refill(x, d);
     activate(x);

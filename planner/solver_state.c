@@ -55,6 +55,54 @@ static void share_out(plan_tables *t, int il)
         }
 }
 
+/* A number without pattern (the finalizer of splitmix64). */
+static uint64_t scatter(uint64_t x)
+{
+    x *= 0x9E3779B97F4A7C15ull;
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9ull;
+    x = (x ^ x >> 27) * 0x94D049BB133111EBull;
+    return x ^ x >> 31;
+}
+
+/* What a unit of an item adds to its layer's mark on a device. */
+static uint64_t unit_mark(const plan_tables *t, int item, int d)
+{
+    const fr_item *it = &t->p->items[item];
+    int slot = it->kind == FR_ITEM_DENSE ? 0 : 1 + (item == t->experts[it->layer][1]);
+    return scatter((uint64_t)(1 + slot * FR_PLAN_MAX_DEVICES + d));
+}
+
+static bool same_item(const plan_tables *t, int a, int b)
+{
+    const fr_item *x, *y;
+    if (a < 0 || b < 0)
+        return a == b;
+    x = &t->p->items[a];
+    y = &t->p->items[b];
+    return x->bytes == y->bytes && x->n_units == y->n_units && x->allowed == y->allowed &&
+           x->fixed_device == y->fixed_device &&
+           memcmp(x->fixed_bytes, y->fixed_bytes, sizeof x->fixed_bytes) == 0;
+}
+
+static bool same_layer(const plan_tables *t, int a, int b)
+{
+    return same_item(t, t->dense[a], t->dense[b]) &&
+           same_item(t, t->experts[a][0], t->experts[b][0]) &&
+           same_item(t, t->experts[a][1], t->experts[b][1]) &&
+           memcmp(t->layers[a], t->layers[b], sizeof t->layers[a]) == 0;
+}
+
+static void find_twins(plan_tables *t)
+{
+    for (int il = 0; il < t->n_layer; il++) {
+        int k = 0;
+        while (t->twin[k] != k || !same_layer(t, k, il))
+            if (++k == il)
+                break;
+        t->twin[il] = k;
+    }
+}
+
 /* The times of the parts of all layers and of the output. */
 static void fill_times(plan_tables *t)
 {
@@ -85,12 +133,15 @@ fr_status plan_tables_init(plan_tables *t, const fr_problem *p, fr_arena *arena,
     t->hop = fr_arena_alloc(arena, FR_PLAN_MAX_DEVICES, sizeof *t->hop, err);
     t->output = fr_arena_alloc(arena, FR_PLAN_MAX_DEVICES, sizeof *t->output, err);
     t->dense = FR_ARENA_NEW(int, arena, n, err);
+    t->unit_mark = fr_arena_alloc(arena, (size_t)p->n_items, sizeof *t->unit_mark, err);
+    t->known = FR_ARENA_NEW(plan_known_layer, arena, PLAN_KNOWN_LAYERS, err);
+    t->twin = FR_ARENA_NEW(int, arena, n, err);
     t->experts = fr_arena_alloc(arena, n, sizeof *t->experts, err);
     t->fixed_share = fr_arena_alloc(arena, n, sizeof *t->fixed_share, err);
     t->unit_share = FR_ARENA_NEW(double, arena, (size_t)p->n_items, err);
     t->unit_bytes = FR_ARENA_NEW(uint64_t, arena, (size_t)p->n_items, err);
-    if (!t->layers || !t->hop || !t->output || !t->dense || !t->experts || !t->fixed_share ||
-        !t->unit_share)
+    if (!t->layers || !t->hop || !t->output || !t->dense || !t->twin || !t->experts ||
+        !t->fixed_share || !t->unit_share || !t->unit_bytes || !t->unit_mark || !t->known)
         return FR_ENOMEM;
     for (int il = 0; il < t->n_layer; il++)
         t->dense[il] = t->experts[il][0] = t->experts[il][1] = -1;
@@ -98,9 +149,13 @@ fr_status plan_tables_init(plan_tables *t, const fr_problem *p, fr_arena *arena,
         t->unit_bytes[i] = unit_bytes(&p->items[i]);
         index_item(t, i);
     }
+    for (int i = 0; i < p->n_items; i++)
+        for (int d = 0; d < t->n_devices && p->items[i].layer >= 0; d++)
+            t->unit_mark[i][d] = unit_mark(t, i, d);
     for (int il = 0; il < t->n_layer; il++)
         share_out(t, il);
     fill_times(t);
+    find_twins(t);
     return FR_OK;
 }
 
@@ -121,8 +176,9 @@ fr_status plan_state_init(plan_state *s, const plan_tables *t, fr_arena *arena, 
     *s = (plan_state){.t = t};
     s->units = fr_arena_alloc(arena, n, sizeof *s->units, err);
     s->device = FR_ARENA_NEW(int, arena, n, err);
+    s->marks = FR_ARENA_NEW(uint64_t, arena, (size_t)t->n_layer, err);
     s->layers = FR_ARENA_NEW(double, arena, (size_t)t->n_layer + 1, err);
-    if (!s->units || !s->device || !s->layers)
+    if (!s->units || !s->device || !s->marks || !s->layers)
         return FR_ENOMEM;
     plan_state_reset(s);
     return FR_OK;
@@ -134,6 +190,7 @@ void plan_state_copy(plan_state *to, const plan_state *from)
     memcpy(to->units, from->units, (size_t)t->p->n_items * sizeof *to->units);
     memcpy(to->used, from->used, sizeof to->used);
     memcpy(to->device, from->device, (size_t)t->p->n_items * sizeof *to->device);
+    memcpy(to->marks, from->marks, (size_t)t->n_layer * sizeof *to->marks);
     memcpy(to->layers, from->layers, ((size_t)t->n_layer + 1) * sizeof *to->layers);
     to->seconds = from->seconds;
 }
@@ -148,14 +205,14 @@ static int first_device(const plan_tables *t, const fr_item *it)
     return FR_PLAN_CPU;
 }
 
-static int device_of(const plan_state *s, int item)
+int plan_state_device(const plan_state *s, int item)
 {
     return item >= 0 ? s->device[item] : FR_PLAN_CPU;
 }
 
 static int layer_device(const plan_state *s, int il)
 {
-    return device_of(s, s->t->dense[il]);
+    return plan_state_device(s, s->t->dense[il]);
 }
 
 static void layer_share(const plan_state *s, int il, double share[FR_PLAN_MAX_DEVICES])
@@ -179,18 +236,42 @@ double plan_tables_layer(const plan_tables *t, int il, int dense,
            g->weights[1] * plan_layer_seconds(&g->steps[1], &lt[1], dense, share, NULL);
 }
 
+static void mark_layer(plan_state *s, int il)
+{
+    const plan_tables *t = s->t;
+    int items[PLAN_LAYER_ITEMS] = {t->dense[il], t->experts[il][0], t->experts[il][1]};
+    s->marks[il] = scatter((uint64_t)(1000 + t->twin[il]));
+    for (int k = 0; k < PLAN_LAYER_ITEMS; k++)
+        for (int d = 0; items[k] >= 0 && d < t->n_devices; d++)
+            s->marks[il] += (uint64_t)s->units[items[k]][d] * t->unit_mark[items[k]][d];
+}
+
+/* Seconds of a layer as it is placed, without the way to it. */
+static double part_seconds(const plan_state *s, int il)
+{
+    double share[FR_PLAN_MAX_DEVICES];
+    layer_share(s, il, share);
+    return plan_tables_layer(s->t, il, layer_device(s, il), share);
+}
+
+static double with_hop(const plan_state *s, int il, double seconds)
+{
+    if (il == 0)
+        return seconds;
+    return seconds + s->t->hop[layer_device(s, il - 1)][layer_device(s, il)];
+}
+
 static double layer_seconds(const plan_state *s, int il)
 {
-    double share[FR_PLAN_MAX_DEVICES] = {0};
-    int d = layer_device(s, il);
-    layer_share(s, il, share);
-    double seconds = plan_tables_layer(s->t, il, d, share);
-    return il > 0 ? seconds + s->t->hop[layer_device(s, il - 1)][d] : seconds;
+    plan_known_layer *k = &s->t->known[s->marks[il] % PLAN_KNOWN_LAYERS];
+    if (k->mark != s->marks[il])
+        *k = (plan_known_layer){s->marks[il], part_seconds(s, il)};
+    return with_hop(s, il, k->seconds);
 }
 
 static double output_seconds(const plan_state *s)
 {
-    int d = device_of(s, s->t->output_item);
+    int d = plan_state_device(s, s->t->output_item);
     return s->t->output[s->t->n_layer > 0 ? layer_device(s, s->t->n_layer - 1) : d][d];
 }
 
@@ -209,8 +290,15 @@ void plan_state_reset(plan_state *s)
             s->used[d] += it->fixed_bytes[d];
     }
     for (int il = 0; il < t->n_layer; il++)
-        s->layers[il] = layer_seconds(s, il);
-    s->layers[t->n_layer] = output_seconds(s);
+        mark_layer(s, il);
+    plan_state_recount(s);
+}
+
+void plan_state_recount(plan_state *s)
+{
+    for (int il = 0; il < s->t->n_layer; il++)
+        s->layers[il] = with_hop(s, il, part_seconds(s, il));
+    s->layers[s->t->n_layer] = output_seconds(s);
     plan_state_objective(s);
 }
 
@@ -229,6 +317,28 @@ uint64_t plan_state_excess(const plan_state *s)
         if (s->used[d] > s->t->p->room[d])
             sum += s->used[d] - s->t->p->room[d];
     return sum;
+}
+
+static uint64_t neighbour(const plan_state *s, int il)
+{
+    int d = -1;
+    if (il == s->t->n_layer)
+        d = FR_PLAN_MAX_DEVICES + plan_state_device(s, s->t->output_item);
+    else if (il >= 0)
+        d = layer_device(s, il);
+    return (uint64_t)(d + 2);
+}
+
+uint64_t plan_state_mark(const plan_state *s, int item)
+{
+    const plan_tables *t = s->t;
+    const fr_item *it = &t->p->items[item];
+    int il = it->layer;
+    if (il < 0)
+        return (uint64_t)item;
+    if (it->kind == FR_ITEM_EXPERTS)
+        return s->marks[il] + (item == t->experts[il][0] ? 1 : 2);
+    return s->marks[il] + (neighbour(s, il - 1) << 8) + (neighbour(s, il + 1) << 16);
 }
 
 bool plan_state_may_move(const plan_state *s, int item, int from, int to, int64_t n)
@@ -255,6 +365,8 @@ double plan_state_move(plan_state *s, int item, int from, int to, int64_t n)
     s->used[to] += part_bytes(it, unit, u[to] + n) - part_bytes(it, unit, u[to]);
     u[from] -= n;
     u[to] += n;
+    if (it->layer >= 0)
+        s->marks[it->layer] += (uint64_t)n * (t->unit_mark[item][to] - t->unit_mark[item][from]);
     double change = 0;
     if (it->kind == FR_ITEM_EXPERTS)
         return update(&s->layers[it->layer], layer_seconds(s, it->layer));
@@ -269,14 +381,28 @@ double plan_state_move(plan_state *s, int item, int from, int to, int64_t n)
     return change + update(&s->layers[t->n_layer], output_seconds(s));
 }
 
+void plan_state_set(plan_state *s, int item, const int64_t units[FR_PLAN_MAX_DEVICES])
+{
+    for (int from = 0; from < s->t->n_devices; from++)
+        for (int to = 0; to < s->t->n_devices; to++) {
+            int64_t extra = s->units[item][from] - units[from];
+            int64_t wanted = units[to] - s->units[item][to], n = extra < wanted ? extra : wanted;
+            if (plan_state_may_move(s, item, from, to, n))
+                plan_state_move(s, item, from, to, n);
+        }
+}
+
 double plan_state_trial(plan_state *s, int item, int from, int to, int64_t n)
 {
     int il = s->t->p->items[item].layer;
+    uint64_t mark = s->marks[il];
+    s->marks[il] += (uint64_t)n * (s->t->unit_mark[item][to] - s->t->unit_mark[item][from]);
     s->units[item][from] -= n;
     s->units[item][to] += n;
     double change = layer_seconds(s, il) - s->layers[il];
     s->units[item][from] += n;
     s->units[item][to] -= n;
+    s->marks[il] = mark;
     return change;
 }
 

@@ -1,16 +1,25 @@
-/* The solver on 1,000 random machines and models, on all placements of tiny ones, and on machines
- * that grow. `test_solver --bench` prints times and predictions for large models. */
+/* The solver on random machines and models, on all placements of tiny ones, and on machines that
+ * grow. `test_solver --all` takes 1,000 machines, `--sweep` real headers and VRAM from 8 to 96 GiB
+ * (test/e2e runs both); `--bench` prints times and predictions for large models. */
 #include "support/plan_problems.h"
 #include "testing.h"
 
 #include <math.h>
 #include <time.h>
 
-enum { N_RANDOM = 1000, N_GROWING = 150, N_TINY = 150 };
+/* Sanitizers are slow: they see fewer machines. */
+#if defined __SANITIZE_ADDRESS__ || defined __SANITIZE_THREAD__
+enum { MANY = 150, SWEEP_STEP = 16 };
+#else
+enum { MANY = 1000, SWEEP_STEP = 1 };
+#endif
+
+/* How many machines of each kind. */
+static int n_random = 15, n_growing = 4, n_tiny = 30, most_gpus = 2;
 
 static fr_err err;
 
-/* ---- 1,000 random problems --------------------------------------------------------------------
+/* ---- random problems --------------------------------------------------------------------
  */
 
 /* Every unit is somewhere it may be, once; no budget is exceeded; what a rule fixed has stayed. */
@@ -100,7 +109,7 @@ static void test_random(void **state)
 {
     (void)state;
     int solved = 0, better = 0, missed = 0;
-    for (uint64_t seed = 1; seed <= N_RANDOM; seed++) {
+    for (uint64_t seed = 1; seed <= (uint64_t)n_random; seed++) {
         plan_problem q;
         fr_solution s, again, b = {.units = NULL};
         problem_random(&q, seed);
@@ -129,9 +138,9 @@ static void test_random(void **state)
     }
     print_message("%d of %d solved, %d better than every baseline, %d not solved though fractions "
                   "would fit\n",
-                  solved, N_RANDOM, better, missed);
-    assert_true(solved > N_RANDOM / 2);
-    assert_true(missed <= N_RANDOM / 50);
+                  solved, n_random, better, missed);
+    assert_true(solved > n_random / 2);
+    assert_true(missed <= 1 + n_random / 50);
 }
 
 /* ---- machines that grow -----------------------------------------------------------------------
@@ -143,7 +152,7 @@ static void test_more_memory_random(void **state)
     (void)state;
     int n = 0, worse = 0;
     double most = 0;
-    for (uint64_t seed = 1; seed <= N_GROWING; seed++) {
+    for (uint64_t seed = 1; seed <= (uint64_t)n_growing; seed++) {
         plan_problem q;
         uint64_t rng = seed;
         fr_solution a, b;
@@ -156,7 +165,7 @@ static void test_more_memory_random(void **state)
             if (before == FR_OK) {
                 assert_int_equal(st, FR_OK);
                 n++;
-                worse += b.objective > a.objective * (1 + 1e-9);
+                worse += b.objective > a.objective * (1 + 1e-6);
                 most = fmax(most, b.objective / a.objective - 1);
             }
             before = st;
@@ -164,15 +173,15 @@ static void test_more_memory_random(void **state)
         }
         problem_free(&q);
     }
-    print_message("%d of %d steps worse, by at most %.2f %%\n", worse, n, 100 * most);
+    print_message("%d of %d steps worse, by at most %.3f %%\n", worse, n, 100 * most);
     assert_true(most < 0.03);
-    assert_true(worse < n / 10);
+    assert_true(worse <= 1 + n / 15);
 }
 
 static void test_more_memory_real(void **state)
 {
     (void)state;
-    for (int n_gpus = 1; n_gpus <= 4; n_gpus++) {
+    for (int n_gpus = 1; n_gpus <= most_gpus; n_gpus++) {
         double before = INFINITY;
         for (uint64_t vram = 12; vram <= 192; vram = vram * 4 / 3) {
             fr_hardware hw = problem_machine(n_gpus, vram << 30, 512ull << 30);
@@ -188,6 +197,69 @@ static void test_more_memory_real(void **state)
             problem_free(&q);
         }
     }
+}
+
+/* ---- real models and VRAM from 8 to 96 GiB ----------------------------------------------------
+ */
+
+/* Seconds that the solver minimises, of a plan with a ubatch that fits into its context: a token
+ * and four tokens of prompt, behind 4096. */
+static double planned_seconds(const fr_plan *p)
+{
+    const fr_prediction *token = &p->decode[1], *prompt = &p->prefill[1];
+    assert_int_equal(token->depth, 4096);
+    assert_int_equal(prompt->depth, 4096);
+    return token->seconds + 4 * prompt->seconds / (double)prompt->n_tokens;
+}
+
+/* Plans for machines with 8, 9, ... 96 GiB on each GPU; none is slower than the one before. */
+static int sweep(const fr_model *m, const char *name, int n_gpus)
+{
+    double before = INFINITY;
+    int n = 0;
+    for (uint64_t vram = 8; vram <= 96; vram += SWEEP_STEP) {
+        fr_hardware hw = problem_machine(n_gpus, vram << 30, 640ull << 30);
+        fr_plan_options o = fr_plan_defaults();
+        fr_rules *rules;
+        fr_plan *p;
+        o.n_ctx = 32768;
+        assert_ok(fr_rules_new(&rules, &err));
+        fr_status st = fr_plan_make(m, &hw, rules, &o, &p, NULL, &err);
+        assert_true(st == FR_OK || (st == FR_ENOMEM && before == INFINITY));
+        if (st == FR_OK) {
+            double seconds = planned_seconds(p);
+            if (seconds > before * (1 + 1e-6))
+                fail_msg("%s, %d GPUs of %d GiB: %.9g s, less had %.9g", name, n_gpus, (int)vram,
+                         seconds, before);
+            before = seconds;
+            n++;
+        }
+        fr_plan_free(p);
+        fr_rules_free(rules);
+    }
+    return n;
+}
+
+static void test_sweep(void **state)
+{
+    static const char *const files[] = {
+        TEST_FILE("data/headers/deepseek-r1-0528-iq3_xxs.header.gguf"),
+        TEST_FILE("data/headers/kimi-k2-iq2_k_r4.header.gguf"),
+        TEST_FILE("data/headers/deepseek-v2-lite-q4_k_m.header.gguf"),
+    };
+    int n = 0;
+    (void)state;
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        fr_gguf *g;
+        fr_model *m;
+        assert_ok(fr_gguf_open(files[i], FR_GGUF_HEADERS_ONLY, &g, &err));
+        assert_ok(fr_model_open(g, FR_MLA_AUTO, &m, &err));
+        for (int n_gpus = 1; n_gpus <= 3; n_gpus++)
+            n += sweep(m, strrchr(files[i], '/') + 1, n_gpus);
+        fr_model_close(m);
+        fr_gguf_close(g);
+    }
+    print_message("%d plans\n", n);
 }
 
 /* ---- tiny problems, by trying everything ------------------------------------------------------
@@ -247,7 +319,7 @@ static void test_exhaustive(void **state)
     (void)state;
     int n = 0, optimal = 0;
     double sum = 0, most = 0;
-    for (uint64_t seed = 1; seed <= N_TINY; seed++) {
+    for (uint64_t seed = 1; seed <= (uint64_t)n_tiny; seed++) {
         plan_problem q;
         fr_solution s;
         problem_tiny(&q, seed);
@@ -269,7 +341,7 @@ static void test_exhaustive(void **state)
     }
     print_message("%d tiny problems: %d optimal, mean gap %.4f %%, largest %.3f %%\n", n, optimal,
                   100 * sum / n, 100 * most);
-    assert_true(n > N_TINY / 3);
+    assert_true(n > n_tiny / 3);
     assert_true(optimal >= n * 95 / 100);
     assert_true(most < 0.01);
 }
@@ -325,7 +397,7 @@ static void test_too_small(void **state)
     fr_solution s;
     problem_make(&q, &SHAPE_R1, &hw, &o);
     assert_int_equal(plan_solve(&q.p, &q.arena, &s, &err), FR_ENOMEM);
-    assert_non_null(strstr(err.text, "CPU: found 64.000 GiB"));
+    assert_non_null(strstr(err.text, "all devices: found 88.000 GiB of room, expected "));
     assert_int_equal(plan_solve(&q.p, &q.arena, &s, NULL), FR_ENOMEM);
     problem_free(&q);
 }
@@ -361,22 +433,46 @@ static void print_rows(const char *what, const fr_prediction *rows, int n)
                rows[i].tokens_per_second, rows[i].bound_by);
 }
 
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* The largest problem that is promised to be solved within 2 s: the time is printed. */
+static void test_time(void **state)
+{
+    (void)state;
+    fr_hardware hw = problem_machine(8, 24ull << 30, 1024ull << 30);
+    fr_plan_options o = problem_options(16384, 512);
+    problem_shape shape = SHAPE_R1;
+    plan_problem q;
+    fr_solution s;
+    shape.n_layer = 76;
+    shape.n_expert = 384;
+    problem_make(&q, &shape, &hw, &o);
+    double start = now();
+    assert_ok(plan_solve(&q.p, &q.arena, &s, &err));
+    print_message("8 GPUs, %d tensors, 384 experts a layer: %.2f s\n", q.m.n_weights,
+                  now() - start);
+    check_placed(&q, &s);
+    problem_free(&q);
+}
+
 static void bench_one(int n_gpus, int64_t n_expert, uint64_t vram, uint64_t ram)
 {
     fr_hardware hw = problem_machine(n_gpus, vram << 30, ram << 30);
     fr_plan_options o = problem_options(16384, 2048);
     problem_shape shape = SHAPE_R1;
-    struct timespec t0, t1;
     plan_problem q;
     fr_solution s, b;
     shape.n_expert = n_expert;
     problem_make(&q, &shape, &hw, &o);
-    clock_gettime(CLOCK_MONOTONIC, &t0);
+    double start = now();
     fr_status st = plan_solve(&q.p, &q.arena, &s, &err);
-    clock_gettime(CLOCK_MONOTONIC, &t1);
     printf("%d GPUs of %d GiB, %d tensors, %d experts a layer: %.3f s\n", n_gpus, (int)vram,
-           q.m.n_weights, (int)n_expert,
-           (double)(t1.tv_sec - t0.tv_sec) + 1e-9 * (double)(t1.tv_nsec - t0.tv_nsec));
+           q.m.n_weights, (int)n_expert, now() - start);
     if (st == FR_OK) {
         printf("  objective %.3f ms; baselines", 1e3 * s.objective);
         for (int j = 0; j < PLAN_BASELINES; j++)
@@ -405,14 +501,29 @@ static void bench(void)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_random),           cmocka_unit_test(test_more_memory_random),
-        cmocka_unit_test(test_more_memory_real), cmocka_unit_test(test_exhaustive),
-        cmocka_unit_test(test_dense_first),      cmocka_unit_test(test_dev),
-        cmocka_unit_test(test_too_small),        cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_random),
+        cmocka_unit_test(test_more_memory_random),
+        cmocka_unit_test(test_more_memory_real),
+        cmocka_unit_test(test_exhaustive),
+        cmocka_unit_test(test_dense_first),
+        cmocka_unit_test(test_dev),
+        cmocka_unit_test(test_too_small),
+        cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_time),
     };
-    if (argc > 1 && strcmp(argv[1], "--bench") == 0) {
+    const struct CMUnitTest sweeps[] = {cmocka_unit_test(test_sweep)};
+    const char *what = argc > 1 ? argv[1] : "";
+    if (strcmp(what, "--bench") == 0) {
         bench();
         return 0;
+    }
+    if (strcmp(what, "--sweep") == 0)
+        return cmocka_run_group_tests(sweeps, NULL, NULL);
+    if (strcmp(what, "--all") == 0) {
+        n_random = MANY;
+        n_growing = MANY / 5;
+        n_tiny = MANY / 2;
+        most_gpus = 4;
     }
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
