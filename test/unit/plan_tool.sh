@@ -58,6 +58,12 @@ expect 2 'expected names like CUDA0' -m "$demo" -dev GPU1
 expect 2 'expected shares like 3,2,2' -m "$demo" -ts 1,x
 expect 2 'expected pairs of GPU and MiB' -m "$demo" --gpu-fit-margin 0
 expect 2 'error: -ot rule 1' -m "$demo" -ot 'exps=CUDA7'
+printf '[gpu.0]\nvram = 0\n' >"$tmp/zero.ini"
+expect 2 'zero.ini:2: \[gpu.0\] vram: found "0", expected a size' --config "$tmp/zero.ini" -m "$demo"
+printf '[gpu.0]\nvrm = 24GiB\n' >"$tmp/typo.ini"
+expect 2 'did you mean vram\?' --config "$tmp/typo.ini" -m "$demo"
+: >"$tmp/empty.ini"
+expect 0 '^CPU ' --config "$tmp/empty.ini" -m "$demo" -c 0
 expect 3 'what would help' --config "$machine" -m "$src/test/data/headers/kimi-k2-iq2_k_r4.header.gguf"
 
 "$tool" -m "$demo" >/dev/full 2>"$tmp/out" && { echo "a full disk passes in silence"; failed=1; }

@@ -172,6 +172,52 @@ static void test_engine_settings(void **state)
     }
 }
 
+/* What does not fit is refused before anything is loaded, with the planner's own words. */
+static void test_refusal(void **state)
+{
+    (void)state;
+    fr_err err = {0}, planned = {0};
+    fr_engine_config cfg = fr_engine_defaults();
+    fr_engine *e = NULL;
+    fr_gguf *g;
+    fr_model *m;
+    fr_rules *rules;
+    fr_plan *p = NULL;
+    fr_hardware hw;
+    cfg.model_path = MODEL_V3;
+    cfg.n_ctx = INT32_MAX;
+    cfg.type_k = cfg.type_v = FR_TYPE_F32;
+    cfg.n_threads = cfg.n_threads_batch = N_THREADS;
+    size_t before = now(FR_MEM_WEIGHTS);
+    fr_plan_options o = fr_plan_defaults(), own = options_of(&cfg);
+    o.n_ctx = own.n_ctx;
+    o.n_ubatch = own.n_ubatch;
+    o.type_k = o.type_v = FR_TYPE_F32;
+    o.kv_window = own.kv_window;
+    o.expand_bytes = own.expand_bytes;
+    o.n_threads = own.n_threads;
+    assert_ok(fr_hardware_probe(&hw, &err));
+    hw.n_gpus = 0;
+    assert_ok(fr_gguf_open(MODEL_V3, FR_GGUF_HEADERS_ONLY, &g, &err));
+    assert_ok(fr_model_open(g, cfg.mla, &m, &err));
+    assert_ok(fr_rules_new(&rules, &err));
+    fr_status st = fr_plan_make(m, &hw, rules, &o, &p, NULL, &planned);
+    if (st == FR_OK) {
+        print_message("this machine is too large for the test\n");
+    } else {
+        assert_int_equal(st, FR_ENOMEM);
+        assert_int_equal(fr_engine_open(&cfg, &e, &err), FR_ENOMEM);
+        assert_string_equal(err.text, planned.text);
+        assert_non_null(strstr(err.text, "the model does not fit with a context of 2147483647:"));
+        assert_non_null(strstr(err.text, "what would help:"));
+        assert_int_equal(now(FR_MEM_WEIGHTS), before);
+    }
+    fr_plan_free(p);
+    fr_rules_free(rules);
+    fr_model_close(m);
+    fr_gguf_close(g);
+}
+
 /* ---- layouts and slices ------------------------------------------------------------------------
  */
 
@@ -321,9 +367,10 @@ static void test_kv_of_files(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_engine),       cmocka_unit_test(test_engine_settings),
-        cmocka_unit_test(test_slices),       cmocka_unit_test(test_layouts),
-        cmocka_unit_test(test_published_kv), cmocka_unit_test(test_kv_of_files),
+        cmocka_unit_test(test_engine),      cmocka_unit_test(test_engine_settings),
+        cmocka_unit_test(test_refusal),     cmocka_unit_test(test_slices),
+        cmocka_unit_test(test_layouts),     cmocka_unit_test(test_published_kv),
+        cmocka_unit_test(test_kv_of_files),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
 }

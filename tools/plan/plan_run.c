@@ -128,7 +128,7 @@ out:
         status = plan_write(&text);
     else if (!has_error(&found)) /* else the error has been reported among the others */
         status = tool_fail(FR_TOOL_PLAN, &err);
-    if (st == FR_EINVAL)
+    if (st == FR_EINVAL || st == FR_ERANGE)
         status = TOOL_USAGE;
     if (st == FR_ENOMEM && !p)
         status = PLAN_NO;
