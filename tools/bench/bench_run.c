@@ -4,6 +4,7 @@
 
 #include "bench/bench.h"
 #include "common/interrupt.h"
+#include "common/profile.h"
 #include "common/workload.h"
 
 /* An open engine, and what it takes to time tests on it. */
@@ -69,6 +70,13 @@ static void show_progress(const bench *b, const bench_test *t, int i)
         fprintf(stderr, "%s: %d of %d\n", t->name, i + 1, (int)b->o->bench_repetitions);
 }
 
+static fr_status end_profile(const bench *b, const bench_test *t, fr_err *err)
+{
+    fprintf(stderr, "\n%s", t->name);
+    FR_TRY(tool_print_profile(b->engine, err));
+    return fr_engine_profile(b->engine, false, err);
+}
+
 /* Fills what repetitions and yardsticks say. The first yardstick stands before the warm-up, which
  * brings back to the caches what it has driven out. */
 static fr_status time_test(bench *b, const bench_test *t, bench_result *r, fr_err *err)
@@ -84,10 +92,14 @@ static fr_status time_test(bench *b, const bench_test *t, bench_result *r, fr_er
     show_progress(b, t, -1);
     if (b->o->warmup)
         FR_TRY(repeat(b, t, &unused, err));
+    if (b->o->profile)
+        FR_TRY(fr_engine_profile(b->engine, true, err));
     for (int i = 0; i < n; i++) {
         show_progress(b, t, i);
         FR_TRY(repeat(b, t, &b->seconds[i], err));
     }
+    if (b->o->profile)
+        FR_TRY(end_profile(b, t, err));
     if (b->o->bench_roofline)
         r->after = tool_gauge_measure(&b->gauge);
     r->seconds = b->seconds;
