@@ -1,9 +1,13 @@
 #include "base/mem.h"
 
+#include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
+
+#include "base/str.h"
 
 /* Blocks of at least this size come from mmap: zero pages that cost nothing until they are touched
  * (a KV cache for the whole context of a model is mostly never filled). */
@@ -161,6 +165,29 @@ void fr_mem_account(fr_mem_tag tag, ptrdiff_t bytes)
 {
     count(&counters[tag], bytes);
     count(&total, bytes);
+}
+
+void fr_mem_want_huge_pages(void *p)
+{
+    header *h = (header *)p - 1;
+    size_t whole = whole_bytes(h->bytes);
+    if (whole >= MAP_BYTES) /* begins with a page then */
+        madvise(h, whole, MADV_HUGEPAGE);
+}
+
+fr_status fr_mem_lock(const void *p, size_t bytes, fr_err *err)
+{
+    struct rlimit limit = {0};
+    char wanted[32], allowed[32] = "no limit";
+    if (mlock(p, bytes) == 0)
+        return FR_OK;
+    int why = errno;
+    if (getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
+        fr_format_bytes(limit.rlim_cur, allowed);
+    return fr_fail(err, FR_ENOMEM,
+                   "locking %s: %s; the process may lock %s (ulimit -l, LimitMEMLOCK=, or "
+                   "memlock in /etc/security/limits.conf)",
+                   fr_format_bytes(bytes, wanted), strerror(why), allowed);
 }
 
 const char *fr_mem_tag_name(fr_mem_tag tag)

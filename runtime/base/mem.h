@@ -69,6 +69,14 @@ char *fr_mem_strndup(fr_mem_tag tag, const char *s, size_t n, fr_err *err);
 /* Memory that was not allocated here (a mapped file) but belongs in the report. */
 void fr_mem_account(fr_mem_tag tag, ptrdiff_t bytes);
 
+/* Asks for huge pages for a block that has not been touched yet. The system may not have them; that
+ * is no error. */
+void fr_mem_want_huge_pages(void *p);
+
+/* Keeps bytes of any memory from being swapped out, until it is unmapped. FR_ENOMEM says what the
+ * process may lock. */
+fr_status fr_mem_lock(const void *p, size_t bytes, fr_err *err);
+
 const char *fr_mem_tag_name(fr_mem_tag tag);
 fr_mem_stats fr_mem_tag_stats(fr_mem_tag tag);
 fr_mem_stats fr_mem_total(void);

@@ -67,6 +67,8 @@ static fr_status load_weights(fr_engine *e, fr_err *err)
 {
     const fr_engine_config *cfg = &e->cfg;
     fr_store_config store = {.mmap = cfg->mmap,
+                             .huge_pages = cfg->huge_pages,
+                             .lock = cfg->mlock,
                              .check = cfg->check_tensors,
                              .progress = cfg->progress,
                              .progress_user = cfg->progress_user};

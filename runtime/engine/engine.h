@@ -28,6 +28,7 @@ typedef struct {
         expand_bytes; /* bound of the buffers in which prefill expands K and V (-amb); 0 = none */
     bool all_logits;  /* sessions can deliver the logits of every token */
     bool mmap, check_tensors;
+    bool huge_pages, mlock;  /* for the weights */
     bool repack;             /* weights get the layout that kernels read fastest; else the file's */
     fr_progress_fn progress; /* while loading; may be NULL */
     void *progress_user;

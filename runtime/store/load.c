@@ -213,6 +213,8 @@ fr_status store_load(fr_store *s, const fr_store_config *cfg, fr_err *err)
     s->block = fr_mem_array(FR_MEM_WEIGHTS, s->block_bytes, 1, err);
     if (!s->block)
         return FR_ENOMEM;
+    if (cfg->huge_pages)
+        fr_mem_want_huge_pages(s->block);
     for (int i = 0; i < s->model->n_weights; i++)
         if (s->sources[i] == STORE_READ || s->sources[i] == STORE_REPACK)
             s->weights[i].data = s->block + s->at[i];

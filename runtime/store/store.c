@@ -1,6 +1,19 @@
 #include "store/store.h"
 
+#include "base/log.h"
 #include "store/store_internal.h"
+
+/* What was read, then what is mapped; the first refusal ends it. */
+static void lock_weights(const fr_store *s)
+{
+    fr_err err = {0};
+    fr_status st = s->block ? fr_mem_lock(s->block, s->block_bytes, &err) : FR_OK;
+    for (int i = 0; st == FR_OK && i < s->model->n_weights; i++)
+        if (s->sources[i] == STORE_MAPPED)
+            st = fr_mem_lock(s->weights[i].data, s->model->weights[i].bytes, &err);
+    if (st != FR_OK)
+        fr_log_warn("weights: they may be swapped out: %s", err.text);
+}
 
 static fr_status fill(fr_store *s, const fr_store_config *cfg, fr_err *err)
 {
@@ -18,6 +31,8 @@ static fr_status fill(fr_store *s, const fr_store_config *cfg, fr_err *err)
     for (int i = 0; i < m->n_weights; i++) /* sources come before what is derived from them */
         if (m->weights[i].derive != FR_DERIVE_NONE)
             FR_TRY(store_derive(s, i, err));
+    if (cfg->lock)
+        lock_weights(s);
     return cfg->check ? store_check(s, err) : FR_OK;
 }
 

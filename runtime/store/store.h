@@ -14,7 +14,9 @@
 typedef bool (*fr_progress_fn)(void *user, uint64_t done_bytes, uint64_t total_bytes);
 
 typedef struct {
-    bool mmap;  /* the GGUF must be mapped then */
+    bool mmap;       /* the GGUF must be mapped then */
+    bool huge_pages; /* ask for them for what is read */
+    bool lock;       /* keep the weights from being swapped out; a refusal is a warning */
     bool check; /* decode every weight once; NaN or infinity is an error that names the tensor */
     fr_progress_fn progress; /* may be NULL */
     void *progress_user;

@@ -351,15 +351,14 @@ static void required(void **state)
 static void notes(void **state)
 {
     (void)state;
-    assert_ok(CLI("-ser", "7,1", "-rtr", "-op", "27,0", "-op", "29,0", "-no-ooae", "--port", "80",
-                  "--mlock"));
+    assert_ok(CLI("-ser", "7,1", "-op", "27,0", "-op", "29,0", "-no-ooae", "--port", "80",
+                  "--prompt-cache", "x"));
     assert_true(was_logged("2 -ser: accepted, has no effect: it changes the model's output"));
-    assert_true(was_logged("2 -rtr: accepted, has no effect: "));
     assert_true(was_logged("2 -op: accepted, has no effect: "));
     assert_true(was_logged("2 -no-ooae: accepted, has no effect: "));
     assert_true(was_logged("1 --port: has no effect in ferry-cli\n"));
-    assert_true(was_logged("1 --mlock: not in this version of ferry, has no effect\n"));
-    assert_int_equal(n_logged(), 6);
+    assert_true(was_logged("1 --prompt-cache: not in this version of ferry, has no effect\n"));
+    assert_int_equal(n_logged(), 5);
     assert_int_equal(o.port, 80);
     assert_int_equal(o.offload_policy.n, 2);
 

@@ -448,7 +448,8 @@ static void bad_rules(void **state)
         {"blk\\.[3-=CPU", "\n    blk\\.[3-\n            ^"},
         {"a{2,1}=CPU", "found no '='"}, /* the ',' ended the rule */
         {"@a{2,1}=CPU", "m.ini:7: rule `a{2,1}=CPU`|\n    a{2,1}\n    |^"},
-        {"@exps=CPU,layout=r4", "m.ini:7|found layout \"r4\", expected plain, interleaved or native"},
+        {"@exps=CPU,layout=r4",
+         "m.ini:7|found layout \"r4\", expected plain, interleaved or native"},
         {"@exps", "m.ini:7: rule `exps`: found no '='"},
         {"@exps=CPU plain", "found the device \"CPU plain\""},
         {"@\xC3\xA9\xC3\xA9(=CPU", "\n    \xC3\xA9\xC3\xA9(\n       ^"},

@@ -98,6 +98,8 @@ fr_status tool_engine_config(const fr_options *o, fr_engine_config *cfg, fr_err 
     cfg->kv_window = o->kv_window;
     cfg->expand_bytes = (uint64_t)o->amb_bytes;
     cfg->mmap = o->mmap;
+    cfg->huge_pages = o->huge_pages;
+    cfg->mlock = o->mlock;
     cfg->repack = o->repack && o->run_time_repack;
     cfg->check_tensors = o->check_tensors;
     if (isatty(STDERR_FILENO) && !o->log_disable) {
