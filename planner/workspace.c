@@ -20,9 +20,9 @@ enum {
     TILES_PER_THREAD = 8,
     TILE_BYTES = 256 << 10,
     MIN_TILE_BYTES = 8 << 10,
-    MAX_GRAIN = 32,
+    MAX_GRAIN = 64,
     MAX_TILE_ROWS = 256,
-    KERNEL_TOKENS = 64
+    KERNEL_TOKENS = 512 /* of one call, at most */
 };
 
 /* More than any machine has; sums of it still are a uint64_t. */
@@ -191,7 +191,8 @@ static uint64_t layer_moe_bytes(const sizes *s, const fr_weight *gate, const fr_
     uint64_t inputs = act_bytes(s->n_ubatch, gate->cols) * (same ? 1 : 2);
     uint64_t hidden =
         aligned((uint64_t)(n_pairs * gate->rows) * sizeof(float)) + act_bytes(n_pairs, gate->rows);
-    uint64_t rooms = max_u64(KERNEL_TOKENS * tile_rows(s, gate, gate->rows * n_pairs),
+    uint64_t at_once = (uint64_t)min_i64(n_pairs, KERNEL_TOKENS);
+    uint64_t rooms = max_u64(at_once * tile_rows(s, gate, gate->rows * n_pairs),
                              (uint64_t)n_pairs * tile_rows(s, down, down->rows));
     return lists + inputs + hidden + (uint64_t)s->n_threads * aligned(rooms * sizeof(float)) +
            FR_MEM_ALIGN;
