@@ -16,10 +16,10 @@ namespace fsim
 
 Settings settings;
 std::mutex world;
-std::vector<Device *> devices;
+std::vector<Device *> &devices = *new std::vector<Device *>; /* outlives static objects */
 Random choice = {1};
-thread_local int current_device;
-thread_local bool in_host_function;
+__thread int current_device;
+__thread bool in_host_function;
 
 static thread_local cudaError_t last_error = cudaSuccess;
 static std::string last_text;

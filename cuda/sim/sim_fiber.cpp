@@ -55,7 +55,8 @@ struct Fiber {
 
 static Fiber main_fiber;
 static Fiber *current = &main_fiber;
-static std::vector<Fiber *> all_fibers, idle_fibers;
+static std::vector<Fiber *> &all_fibers = *new std::vector<Fiber *>; /* outlives static objects */
+static std::vector<Fiber *> idle_fibers;
 
 #ifndef FSIM_UCONTEXT
 /* Saves what a call must keep, and the stack pointer; goes on where `to` was saved. */

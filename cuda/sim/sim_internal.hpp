@@ -156,10 +156,11 @@ enum Resource { NO_RESOURCE = -1, LINK_IN, LINK_OUT, COMPUTE };
 
 /* Everything below holds `world`; operations run without it. */
 extern std::mutex world;
-extern std::vector<Device *> devices;
+extern std::vector<Device *> &devices;
 extern Random choice;
-extern thread_local int current_device;
-extern thread_local bool in_host_function;
+/* __thread: extern thread_local is read through a wrapper that GCC 12 gets wrong under UBSan. */
+extern __thread int current_device;
+extern __thread bool in_host_function;
 
 void start_once();
 cudaError_t fail(cudaError_t e);

@@ -12,7 +12,8 @@
 namespace fsim
 {
 
-static std::vector<Stream *> streams; /* all devices */
+/* Of all devices. Outlives static objects. */
+static std::vector<Stream *> &streams = *new std::vector<Stream *>;
 static std::condition_variable one_ended;
 static bool something_runs; /* one operation at a time */
 static double host_us;
