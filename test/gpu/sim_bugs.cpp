@@ -46,9 +46,10 @@ __global__ void different_collectives(float *y)
 __global__ void shared_overrun(float *y)
 {
     FERRY_SHARED(float, a, [64]);
+    const float *next = &a[0] + 1; /* an array's index UBSan would see first */
     a[threadIdx.x] = 1;
     __syncthreads();
-    y[threadIdx.x] = a[threadIdx.x + 1];
+    y[threadIdx.x] = next[threadIdx.x];
 }
 
 __global__ void dynamic_overrun(float *y)
