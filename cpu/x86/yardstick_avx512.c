@@ -54,5 +54,9 @@ uint64_t cpu_int8_avx512(int64_t n, int64_t *ops)
     e = _mm512_add_epi32(_mm512_add_epi32(e, f), _mm512_add_epi32(g, h));
     p = _mm512_add_epi32(_mm512_add_epi32(p, q), _mm512_add_epi32(r, s));
     a = _mm512_add_epi32(_mm512_add_epi32(a, e), p);
-    return (uint32_t)_mm512_reduce_add_epi32(a);
+    uint32_t lanes[16], sum = 0; /* wraps, as the products do */
+    _mm512_storeu_si512(lanes, a);
+    for (int i = 0; i < 16; i++)
+        sum += lanes[i];
+    return sum;
 }

@@ -4,24 +4,7 @@
 set -u
 tool=$1/ferry-gguf
 data=$2/test/data/quants
-tmp=$(mktemp -d)
-trap 'rm -rf "$tmp"' EXIT
-failed=0
-
-fail() {
-    echo "$*"
-    failed=1
-}
-
-# expect STATUS TEXT ARGS...: the status, and a line of output or errors that matches TEXT.
-expect() {
-    local status=$1 text=$2 got
-    shift 2
-    "$tool" "$@" > "$tmp/log" 2>&1
-    got=$?
-    [ $got -eq "$status" ] || fail "ferry-gguf $*: found status $got, expected $status: $(head -3 "$tmp/log")"
-    [ -z "$text" ] || grep -qE -- "$text" "$tmp/log" || fail "ferry-gguf $*: found no line with '$text': $(head -3 "$tmp/log")"
-}
+. "$2/test/support/expect.sh"
 
 same() {
     cmp -s "$1" "$2" || fail "$3: found other bytes"

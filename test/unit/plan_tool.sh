@@ -2,26 +2,7 @@
 set -u
 tool=$1/ferry-plan
 src=$2
-tmp=$(mktemp -d)
-trap 'rm -rf "$tmp"' EXIT
-failed=0
-
-# expect STATUS TEXT ARGS...: the status, and a line of output or errors that matches TEXT.
-expect() {
-    local status=$1 text=$2 got
-    shift 2
-    "$tool" "$@" >"$tmp/out" 2>&1
-    got=$?
-    if [ $got -ne "$status" ]; then
-        echo "ferry-plan $*: found status $got, expected $status"
-        failed=1
-    fi
-    if ! grep -qE -- "$text" "$tmp/out"; then
-        echo "ferry-plan $*: found no line with '$text' in:"
-        head -20 "$tmp/out"
-        failed=1
-    fi
-}
+. "$2/test/support/expect.sh"
 
 demo=$src/configs/demo/kjv-moe-q8_0.gguf
 lite=$src/test/data/headers/deepseek-v2-lite-q4_k_m.header.gguf
