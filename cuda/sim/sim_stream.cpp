@@ -346,7 +346,8 @@ cudaError_t cudaStreamQuery(cudaStream_t s)
     if (!s->queue.empty()) { /* a question makes progress, or asking in a loop would not end */
         if (Stream *next = something_runs ? nullptr : pick_stream(s))
             run_head(l, next);
-        return s->queue.empty() ? devices[(size_t)s->device]->sticky : cudaErrorNotReady;
+        if (!s->queue.empty())
+            return cudaErrorNotReady;
     }
     quiet_acquire(s->token);
     return fail(devices[(size_t)s->device]->sticky);
