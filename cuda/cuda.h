@@ -74,7 +74,8 @@ static inline size_t fr_gpu_matmul_scratch_bytes(const fr_weight *w)
 typedef struct {
     const float *x_d, *w_d;
     float *y_d;
-    int64_t ldx, ldy, n_tokens, cols;
+    int64_t ldx, ldy, n_tokens;
+    int32_t cols;
     float eps;
 } fr_gpu_norm_args;
 
@@ -113,7 +114,8 @@ typedef struct {
  * row_bytes, `stored` numbers each. Types: F32, F16, BF16, Q8_0. */
 typedef struct {
     fr_type type;
-    int64_t stored, per_pos;
+    int32_t per_pos;
+    int64_t stored;
     size_t row_bytes;
     uint8_t *base_d; /* NULL: there are no such rows */
 } fr_gpu_kv;
@@ -134,10 +136,11 @@ typedef struct {
  * or of the K rows when v.base_d is NULL: absorbed MLA on the latent cache. wv <= 1024. */
 typedef struct {
     int64_t n_tokens, n_heads, pos0;
+    int32_t wv;
     float scale;
     const float *q1_d, *q2_d; /* q2_d may be NULL with w2 = 0 */
     int64_t ldq1, q1_stride, ldq2, q2_stride;
-    int64_t w1, w2, wv;
+    int64_t w1, w2;
     float *o_d;
     int64_t ldo, o_stride;
     fr_gpu_kv k, v;

@@ -344,7 +344,10 @@ static void check_rows(gpu_bench *b, const fr_gpu_kv *kv, int64_t n_rows, const 
 
 static fr_gpu_kv make_cache(gpu_bench *b, fr_type type, int64_t stored, int64_t per_pos, int64_t n)
 {
-    fr_gpu_kv kv = {type, stored, per_pos, fr_row_bytes(type, FR_LAYOUT_PLAIN, stored), NULL};
+    fr_gpu_kv kv = {.type = type,
+                    .per_pos = (int32_t)per_pos,
+                    .stored = stored,
+                    .row_bytes = fr_row_bytes(type, FR_LAYOUT_PLAIN, stored)};
     kv.base_d = gpu_put(b, NULL, (size_t)(n * per_pos) * kv.row_bytes);
     return kv;
 }
