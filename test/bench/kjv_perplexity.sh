@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The table of docs: perplexity of a model on a text, quantized to many types, plain and interleaved.
 #   test/bench/kjv_perplexity.sh BIN MODEL-f16.gguf TEXT [TYPE...]  > table.md
-# Embedding and output are q8_0, everything else the named type, no importance matrix; context 512.
+# Embedding and output are q8_0, everything else the named type, no importance matrix; context 512. Files stay as
+# they are in memory, or both would be computed in the layout that kernels like best.
 set -euo pipefail
 bin=$1 model=$2 text=$3
 shift 3
@@ -11,7 +12,7 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 
 perplexity() { # MODEL
-    "$bin/ferry-perplexity" -m "$1" -f "$text" -c 512 --log-disable 2>/dev/null |
+    "$bin/ferry-perplexity" -m "$1" -f "$text" -c 512 --no-repack --log-disable 2>/dev/null |
         sed -n 's/^Final estimate: PPL over .* = \([0-9.]*\) .*/\1/p'
 }
 
