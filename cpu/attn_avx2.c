@@ -1,8 +1,7 @@
-#include <immintrin.h>
 #include <math.h>
-#include <string.h>
 
 #include "cpu/attn.h"
+#include "cpu/x86/avx2.h"
 
 typedef __m256 vec;
 enum { LANES = 8, TILE = 2 };
@@ -68,13 +67,6 @@ static float v_highest(vec v)
 /* ---- rows of the cache
  * -------------------------------------------------------------------------------- */
 
-static float half_at(const uint8_t *p)
-{
-    uint16_t h;
-    memcpy(&h, p, sizeof h);
-    return _cvtsh_ss(h);
-}
-
 static void decode_f16(const uint16_t *x, int64_t n, float *out)
 {
     for (int64_t i = 0; i < n; i += 8)
@@ -106,7 +98,7 @@ static __m128i load_16(const uint8_t *p)
 static void decode_q8_0(const uint8_t *x, int64_t n, float *out)
 {
     for (int64_t i = 0; i < n; i += 32, x += 34) {
-        __m256 d = _mm256_set1_ps(half_at(x));
+        __m256 d = _mm256_set1_ps(avx2_half(x));
         store_16(load_16(x + 2), d, out + i);
         store_16(load_16(x + 18), d, out + i + 16);
     }
@@ -116,7 +108,7 @@ static void decode_q4_0(const uint8_t *x, int64_t n, float *out)
 {
     const __m128i low = _mm_set1_epi8(15), middle = _mm_set1_epi8(8);
     for (int64_t i = 0; i < n; i += 32, x += 18) {
-        __m256 d = _mm256_set1_ps(half_at(x));
+        __m256 d = _mm256_set1_ps(avx2_half(x));
         __m128i q = load_16(x + 2), top = _mm_srli_epi16(q, 4);
         store_16(_mm_sub_epi8(_mm_and_si128(q, low), middle), d, out + i);
         store_16(_mm_sub_epi8(_mm_and_si128(top, low), middle), d, out + i + 16);
@@ -128,7 +120,7 @@ static void decode_q6_0(const uint8_t *x, int64_t n, float *out)
 {
     const __m128i low = _mm_set1_epi8(15), bits = _mm_set1_epi8(0x30), middle = _mm_set1_epi8(32);
     for (int64_t i = 0; i < n; i += 32, x += 26) {
-        __m256 d = _mm256_set1_ps(half_at(x));
+        __m256 d = _mm256_set1_ps(avx2_half(x));
         __m128i h = _mm_loadl_epi64((const __m128i *)(x + 2)), q = load_16(x + 10);
         __m128i h0 = _mm_unpacklo_epi64(_mm_slli_epi16(h, 4), h);
         __m128i h1 = _mm_unpacklo_epi64(_mm_slli_epi16(h, 2), _mm_srli_epi16(h, 2));
