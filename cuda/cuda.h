@@ -46,20 +46,24 @@ typedef struct {
     int64_t ldy;
 } fr_gpu_rows_args;
 
-/* For token t and pick k < n_pick, with m = ids_d[t * n_pick + k] (NULL: m = k, n_pick = n_mat):
+/* For token t and pick k < n_pick, with m = ids_d[t * n_pick + k] - first (ids_d NULL: m = k,
+ * n_pick = n_mat):
  *     y[t * ldy + k * y_stride + r] = dot(row r of matrix m, x[t * ldx + k * x_stride ..])
- * matvec reads a matrix once per (token, pick): for few tokens, and for experts. matmul decodes
- * rows into scratch_d once for all tokens: ids_d must be NULL. Sums are float32 in an order that
- * does not depend on the other tokens. */
+ * or 0 where m is not in [0, w->n_mat): w may be a slice of the experts. matvec reads a matrix once
+ * per (token, pick): for few tokens. matmul reads it once for all tokens: without ids_d it decodes
+ * rows into scratch_d (fr_gpu_matmul_scratch_bytes); with ids_d it groups the pairs by matrix first
+ * (fr_gpu_grouped_scratch_bytes). Sums are float32 in an order that does not depend on the other
+ * tokens. */
 typedef struct {
     const fr_weight *w;
     int64_t n_tokens, n_pick;
     const int32_t *ids_d;
+    int64_t first;
     const float *x_d;
     int64_t ldx, x_stride;
     float *y_d;
     int64_t ldy, y_stride;
-    void *scratch_d; /* matmul: fr_gpu_matmul_scratch_bytes, or more */
+    void *scratch_d; /* matmul: what the functions below say, or more */
     size_t scratch_bytes;
 } fr_gpu_matmul_args;
 
@@ -68,6 +72,12 @@ enum { FR_GPU_TILE_ROWS = 64 };
 static inline size_t fr_gpu_matmul_scratch_bytes(const fr_weight *w)
 {
     return FR_GPU_TILE_ROWS * (size_t)w->cols * sizeof(float);
+}
+
+/* For n_pairs = n_tokens * n_pick: each pair's place, and where each matrix's pairs begin. */
+static inline size_t fr_gpu_grouped_scratch_bytes(int64_t n_pairs, int64_t n_mat)
+{
+    return (size_t)(n_pairs + n_mat + 1) * sizeof(int32_t);
 }
 
 /* y[t] = x[t] / sqrt(mean(x[t]^2) + eps) * w_d; y may be x. */
@@ -103,21 +113,29 @@ typedef struct {
     float *weights_d;      /* n_tokens x n_used */
 } fr_gpu_router_args;
 
-/* y[t] = sum over ascending k of weights[t * n_used + k] * x[(t * n_used + k) * cols ..]. */
+/* y[t] = sum over ascending k of weights[t * n_used + k] * x[(t * n_used + k) * cols ..]; with add,
+ * y[t] += that. */
 typedef struct {
     const float *x_d, *weights_d;
     float *y_d;
-    int64_t n_tokens, n_used, cols, ldy;
+    int64_t n_tokens, n_used, cols, ldy, add;
 } fr_gpu_mix_args;
 
 /* Rows of a cache: position p, head h at base_d + (p * per_pos + (per_pos > 1 ? h : 0)) *
- * row_bytes, `stored` numbers each. Types: F32, F16, BF16, Q8_0. */
+ * row_bytes, `stored` numbers each. Types: F32, F16, BF16, Q8_0.
+ *
+ * With window > 0 the last positions are kept exact besides, as fr_cpu_kv of cpu/ops.h does: the
+ * rows of the running batch (positions pos0 ..) are in staged_d, those of the `window` positions
+ * before it that are not before exact_from in the ring recent_d (position p is row p % window).
+ * Token at position t reads exact rows for positions > t - window, rounded ones for the rest. */
 typedef struct {
     fr_type type;
     int32_t per_pos;
     int64_t stored;
     size_t row_bytes;
     uint8_t *base_d; /* NULL: there are no such rows */
+    int64_t window, pos0, exact_from;
+    float *recent_d, *staged_d; /* rows of per_pos * stored floats */
 } fr_gpu_kv;
 
 /* Writes n_tokens positions from pos0 on: row = [a, b] per head, a of width a_width (heads a_stride
@@ -146,6 +164,16 @@ typedef struct {
     fr_gpu_kv k, v;
 } fr_gpu_attn_args;
 
+/* The same from K and V expanded to floats, for the positions [from, to) only, called chunk after
+ * chunk: o and state_d (n_tokens x n_heads x 2) carry the running sums, `first` starts and `last`
+ * completes them. As fr_cpu_attn_chunk; k and v of the args are not used. */
+typedef struct {
+    int64_t from, to, first, last;
+    const float *k1_d, *k2_d, *v_d; /* rows of position `from` */
+    int64_t ldk1, k1_stride, ldk2, ldv, v_stride;
+    float *state_d;
+} fr_gpu_attn_chunk;
+
 /* ---- the table ------------------------------------------------------------------------------ */
 
 typedef struct {
@@ -156,6 +184,9 @@ typedef struct {
     int (*device_count)(fr_err *why);
     fr_status (*device_info)(int device, fr_gpu_info *out, fr_err *err);
     fr_status (*device_wait)(int device, fr_err *err);
+    /* For finding faults: every operation then waits until it is done, so that an error names the
+     * call that made it. Of all devices. */
+    void (*sync_debug)(bool on);
     /* Frees all of the device's memory and clears a lost device; streams and events of it that are
      * still open may only be closed. */
     fr_status (*device_reset)(int device, fr_err *err);
@@ -222,6 +253,14 @@ typedef struct {
     fr_status (*mix)(const fr_gpu_mix_args *a, fr_gpu_stream *s, fr_err *err);
     fr_status (*kv_store)(const fr_gpu_kv_store_args *a, fr_gpu_stream *s, fr_err *err);
     fr_status (*attn)(const fr_gpu_attn_args *a, fr_gpu_stream *s, fr_err *err);
+    fr_status (*attn_expanded)(const fr_gpu_attn_args *a, const fr_gpu_attn_chunk *c,
+                               fr_gpu_stream *s, fr_err *err);
+    /* out[i * stored ..] = position from + i of a cache with one row a position; exact ones where
+     * there are (of the batch and the window before it). */
+    fr_status (*kv_load)(const fr_gpu_kv *kv, int64_t from, int64_t n, float *out_d,
+                         fr_gpu_stream *s, fr_err *err);
+    /* After attention: the batch's last exact rows go from staged_d into the ring. */
+    fr_status (*kv_keep)(const fr_gpu_kv *kv, int64_t n_tokens, fr_gpu_stream *s, fr_err *err);
     /* rows of x replaced by their softmax */
     fr_status (*softmax)(float *x_d, int64_t ldx, int64_t n_rows, int64_t cols, fr_gpu_stream *s,
                          fr_err *err);
