@@ -95,26 +95,51 @@ void fr_cpu_matmul(fr_cpu *cpu, const fr_weight *w, const fr_act *x, int64_t n_t
 /* Where the time of routed experts goes; REST: grouping tokens and preparing inputs. */
 enum { FR_CPU_MOE_UP, FR_CPU_MOE_DOWN, FR_CPU_MOE_REST, FR_CPU_MOE_STAGES };
 
-/* Routed feed-forward, SwiGLU: for token t and each of its n_used experts e = ids[t * n_used + k]:
+/* Routed feed-forward, SwiGLU: for token t and each of its n_used picks e = ids[t * n_used + k]:
  *     y[t] += weights[t * n_used + k] * down_e( silu(gate_e x_t) * (up_e x_t) )
- * gate, up: [n_mat experts] of n_ff x n_embd; down: n_embd x n_ff. Tokens are grouped by expert;
- * the sum runs over k in ascending order whatever the grouping, so results do not depend on batch
- * or threads. y (n_tokens x n_embd) is overwritten. ids must be < n_mat, without repetition per
- * token. */
+ * gate, up: [n_mat experts] of n_ff x n_embd; down: n_embd x n_ff. They may be a slice of the
+ * experts, matrix m being expert first_expert + m: picks of others are left out. Tokens are grouped
+ * by expert; the sum runs over k in ascending order whatever the grouping, so results do not depend
+ * on batch or threads. y (n_tokens x n_embd) is overwritten, with zeros where a token has no picks
+ * here; with `add` the sum is added to it (a token without picks stays as it is). A token picks no
+ * expert twice. */
 typedef struct {
     const fr_weight *gate, *up, *down;
-    int64_t n_tokens, n_used;
+    int64_t n_tokens, n_used, first_expert;
     const int32_t *ids;
     const float *weights;
     const float *x; /* n_tokens x n_embd */
     float *y;
+    bool add;
     void *scratch;   /* fr_cpu_moe_scratch_bytes */
-    float *hidden;   /* NULL, or [n_tokens][n_used][n_ff]: gets what down is applied to */
+    float *hidden;   /* NULL, or [n_tokens][n_used][n_ff]: gets what down is applied to; rows of
+                        picks that are left out are not written */
     double *seconds; /* NULL, or FR_CPU_MOE_STAGES numbers to which the time spent is added */
 } fr_cpu_moe_args;
 
 size_t fr_cpu_moe_scratch_bytes(const fr_cpu *cpu, const fr_weight *gate, const fr_weight *up,
                                 const fr_weight *down, int64_t n_tokens, int64_t n_used);
 void fr_cpu_moe(fr_cpu *cpu, const fr_cpu_moe_args *args);
+
+/* One of its matrices alone (cpu/expert_rows.c), where the three are in different places. For token
+ * t and pick k, with m = ids[t * n_used + k] - first_expert:
+ *     y[(t * n_used + k) * ldy + r] = dot(row r of matrix m, x[t * ldx + k * x_stride ..])
+ * or 0 for all rows r where m is not in [0, w->n_mat). x_stride 0: all picks read the token's row.
+ * Grouped by expert; the bits are those of fr_cpu_moe, which is this for gate and up (x_stride 0),
+ * fr_cpu_swiglu, this for down, and fr_cpu_mix (both in cpu/ops.h). */
+typedef struct {
+    const fr_weight *w;
+    int64_t n_tokens, n_used, first_expert;
+    const int32_t *ids;
+    const float *x;
+    int64_t ldx, x_stride;
+    float *y;
+    int64_t ldy;
+    void *scratch; /* fr_cpu_expert_rows_scratch_bytes */
+} fr_cpu_expert_rows_args;
+
+size_t fr_cpu_expert_rows_scratch_bytes(const fr_cpu *cpu, const fr_weight *w, int64_t n_tokens,
+                                        int64_t n_used, int64_t x_stride);
+void fr_cpu_expert_rows(fr_cpu *cpu, const fr_cpu_expert_rows_args *args);
 
 #endif

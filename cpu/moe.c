@@ -1,17 +1,18 @@
 /* Routed experts: one job on all threads, a barrier per stage.
  *
- *   group    (caller)  sort the pairs (token, k) by expert: each gets a "place"
+ *   group    (caller)  sort the pairs (token, k) by expert: each gets a "place" (expert_groups.h)
  *   encode   activations of the tokens for gate and up
  *   gate/up  tiles (expert, rows of n_ff): hidden[place] = silu(gate x) * (up x)
  *   encode   activations of hidden for down
  *   down     tiles (rows of n_embd, all experts): out[place] in the thread's own room, then
  *            y[t] = sum over ascending k; a tile owns its rows of y for all tokens, so the sum
- * needs no barrier and no room for all of out. */
+ *            needs no barrier and no room for all of out. */
 #include <assert.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <time.h>
 
+#include "cpu/expert_groups.h"
 #include "cpu/kernels.h"
 
 #define MAX_TILE_ROWS 256 /* bounds each thread's room; a multiple of every grain */
@@ -23,8 +24,7 @@ typedef struct {
     fr_act_type gate_act, up_act, down_act;
     bool own_up; /* up reads other activations than gate */
     /* places in the scratch, in bytes */
-    size_t starts, active, place_of, pair_at, x_gate, x_up, hidden, hidden_act, rooms, room_bytes,
-        total;
+    size_t groups, x_gate, x_up, hidden, hidden_act, rooms, room_bytes, total;
 } plan;
 
 typedef struct {
@@ -32,11 +32,7 @@ typedef struct {
     const fr_cpu_moe_args *args;
     const plan *p;
     const cpu_kernel *k_gate, *k_up, *k_down;
-    int64_t *starts;   /* [n_experts + 1] first place of each expert */
-    int32_t *active;   /* experts that have pairs */
-    int64_t *place_of; /* [n_pairs] pair -> place */
-    int64_t *pair_at;  /* [n_pairs] place -> pair = t * n_used + k */
-    int64_t n_active;
+    cpu_groups groups;
     fr_act x_gate, x_up, hidden_act;
     float *hidden; /* [n_pairs][n_ff] by place */
     char *rooms;   /* room_bytes per thread */
@@ -87,10 +83,7 @@ static plan make_plan(const fr_cpu *cpu, const fr_weight *gate, const fr_weight 
     int64_t per_expert = p.n_pairs / p.n_experts;
     p.ff_rows = tile_rows(cpu, gate, up, gate->rows * p.n_pairs, per_expert);
     p.down_rows = tile_rows(cpu, down, down, down->rows, per_expert);
-    p.starts = take(&p.total, p.n_experts + 1, sizeof(int64_t));
-    p.active = take(&p.total, p.n_experts, sizeof(int32_t));
-    p.place_of = take(&p.total, p.n_pairs, sizeof(int64_t));
-    p.pair_at = take(&p.total, p.n_pairs, sizeof(int64_t));
+    p.groups = take(&p.total, 1, cpu_groups_bytes(p.n_experts, p.n_pairs));
     p.x_gate = take(&p.total, 1, act_bytes(p.gate_act, n_tokens, p.n_embd));
     p.x_up = take(&p.total, 1, p.own_up ? act_bytes(p.up_act, n_tokens, p.n_embd) : 0);
     p.hidden = take(&p.total, p.n_pairs * p.n_ff, sizeof(float));
@@ -106,32 +99,6 @@ size_t fr_cpu_moe_scratch_bytes(const fr_cpu *cpu, const fr_weight *gate, const 
                                 const fr_weight *down, int64_t n_tokens, int64_t n_used)
 {
     return make_plan(cpu, gate, up, down, n_tokens, n_used).total + ALIGN;
-}
-
-/* Counting sort of the pairs by expert; within an expert, tokens stay in order. */
-static void group_pairs(moe_job *j)
-{
-    const plan *p = j->p;
-    const int32_t *ids = j->args->ids;
-    memset(j->starts, 0, (size_t)(p->n_experts + 1) * sizeof *j->starts);
-    for (int64_t i = 0; i < p->n_pairs; i++) {
-        assert(ids[i] >= 0 && ids[i] < p->n_experts);
-        j->starts[ids[i] + 1]++;
-    }
-    j->n_active = 0;
-    for (int64_t e = 0; e < p->n_experts; e++) {
-        if (j->starts[e + 1] > 0)
-            j->active[j->n_active++] = (int32_t)e;
-        j->starts[e + 1] += j->starts[e];
-    }
-    for (int64_t i = 0; i < p->n_pairs; i++) {
-        int64_t place = j->starts[ids[i]]++;
-        j->place_of[i] = place;
-        j->pair_at[place] = i;
-    }
-    for (int64_t e = p->n_experts; e > 0; e--)
-        j->starts[e] = j->starts[e - 1];
-    j->starts[0] = 0;
 }
 
 static void encode(const moe_job *j, fr_act *dst, const float *x, int i_thread, int n_threads)
@@ -179,11 +146,12 @@ static void ff_tile(const moe_job *j, int64_t expert, int64_t from, int64_t to, 
     cpu_dot_args up = dot_args(g->up, expert, j->x_up.type, from, to);
     gate.x = xg, gate.y = yg, up.x = xu, up.y = yu;
     int64_t n_rows = to - from;
-    for (int64_t at = j->starts[expert]; at < j->starts[expert + 1]; at += gate.n_tokens) {
-        int64_t left = j->starts[expert + 1] - at;
+    for (int64_t at = j->groups.starts[expert]; at < j->groups.starts[expert + 1];
+         at += gate.n_tokens) {
+        int64_t left = j->groups.starts[expert + 1] - at;
         gate.n_tokens = up.n_tokens = left < most ? (int)left : most;
         for (int i = 0; i < gate.n_tokens; i++) {
-            int64_t token = j->pair_at[at + i] / g->n_used;
+            int64_t token = j->groups.pair_at[at + i] / g->n_used;
             xg[i] = act_row(&j->x_gate, token);
             xu[i] = act_row(&j->x_up, token);
             yg[i] = j->hidden + (at + i) * j->p->n_ff + from;
@@ -201,31 +169,37 @@ static void ff_stage(moe_job *j, float *room)
     int64_t n_ff = j->p->n_ff, rows = j->p->ff_rows, per_expert = (n_ff + rows - 1) / rows;
     for (;;) {
         int64_t i = atomic_fetch_add_explicit(&j->next_ff, 1, memory_order_relaxed);
-        if (i >= per_expert * j->n_active)
+        if (i >= per_expert * j->groups.n_active)
             return;
         int64_t from = i % per_expert * rows, to = from + rows;
-        ff_tile(j, j->active[i / per_expert], from, to < n_ff ? to : n_ff, room);
+        ff_tile(j, j->groups.active[i / per_expert], from, to < n_ff ? to : n_ff, room);
     }
 }
 
 /* ---- down and sum
  * --------------------------------------------------------------------------------------- */
 
-/* y rows [from, to) of every token: the expert outputs lie in room[place][to - from]. */
-static void sum_tile(const moe_job *j, int64_t from, int64_t to, const float *room)
+/* y rows [from, to) of a token: the expert outputs lie in room[place][to - from]. A token without
+ * picks here is zero, or left as it is when adding. */
+static void sum_token(const moe_job *j, int64_t token, int64_t from, int64_t to, const float *room)
 {
     const fr_cpu_moe_args *g = j->args;
-    int64_t n_rows = to - from;
-    for (int64_t t = 0; t < g->n_tokens; t++) {
-        float *y = g->y + t * j->p->n_embd + from;
-        memset(y, 0, (size_t)n_rows * sizeof *y);
-        for (int64_t pair = t * g->n_used; pair < (t + 1) * g->n_used; pair++) {
-            const float *out = room + j->place_of[pair] * n_rows;
-            float weight = g->weights[pair];
-            for (int64_t r = 0; r < n_rows; r++)
-                y[r] += weight * out[r];
-        }
+    float *y = g->y + token * j->p->n_embd + from, sum[MAX_TILE_ROWS] = {0};
+    int64_t n_rows = to - from, n_picks = 0;
+    for (int64_t pair = token * g->n_used; pair < (token + 1) * g->n_used; pair++) {
+        if (j->groups.place_of[pair] < 0)
+            continue;
+        const float *out = room + j->groups.place_of[pair] * n_rows;
+        float weight = g->weights[pair];
+        for (int64_t r = 0; r < n_rows; r++)
+            sum[r] += weight * out[r];
+        n_picks++;
     }
+    if (!g->add)
+        memcpy(y, sum, (size_t)n_rows * sizeof *y);
+    else if (n_picks > 0)
+        for (int64_t r = 0; r < n_rows; r++)
+            y[r] += sum[r];
 }
 
 static void down_tile(const moe_job *j, int64_t from, int64_t to, float *room)
@@ -233,12 +207,13 @@ static void down_tile(const moe_job *j, int64_t from, int64_t to, float *room)
     const void *x[CPU_MANY_TOKENS];
     float *y[CPU_MANY_TOKENS];
     const int most = cpu_kernel_tokens(j->k_down);
-    for (int64_t i_active = 0; i_active < j->n_active; i_active++) {
-        int64_t expert = j->active[i_active];
+    for (int64_t i_active = 0; i_active < j->groups.n_active; i_active++) {
+        int64_t expert = j->groups.active[i_active];
         cpu_dot_args a = dot_args(j->args->down, expert, j->hidden_act.type, from, to);
         a.x = x, a.y = y;
-        for (int64_t at = j->starts[expert]; at < j->starts[expert + 1]; at += a.n_tokens) {
-            int64_t left = j->starts[expert + 1] - at;
+        for (int64_t at = j->groups.starts[expert]; at < j->groups.starts[expert + 1];
+             at += a.n_tokens) {
+            int64_t left = j->groups.starts[expert + 1] - at;
             a.n_tokens = left < most ? (int)left : most;
             for (int i = 0; i < a.n_tokens; i++) {
                 x[i] = act_row(&j->hidden_act, at + i);
@@ -247,7 +222,8 @@ static void down_tile(const moe_job *j, int64_t from, int64_t to, float *room)
             j->k_down->dot(&a);
         }
     }
-    sum_tile(j, from, to, room);
+    for (int64_t t = 0; t < j->args->n_tokens; t++)
+        sum_token(j, t, from, to, room);
 }
 
 static void down_stage(moe_job *j, float *room)
@@ -319,20 +295,16 @@ void fr_cpu_moe(fr_cpu *cpu, const fr_cpu_moe_args *a)
                  .k_gate = cpu_kernel_for(&cpu->table, a->gate, p.gate_act),
                  .k_up = cpu_kernel_for(&cpu->table, a->up, p.up_act),
                  .k_down = cpu_kernel_for(&cpu->table, a->down, p.down_act),
-                 .starts = (int64_t *)(void *)(base + p.starts),
-                 .active = (int32_t *)(void *)(base + p.active),
-                 .place_of = (int64_t *)(void *)(base + p.place_of),
-                 .pair_at = (int64_t *)(void *)(base + p.pair_at),
                  .hidden = (float *)(void *)(base + p.hidden),
                  .rooms = base + p.rooms};
+    tick(&j, FR_CPU_MOE_REST, 0);
+    j.groups = cpu_groups_make(base + p.groups, p.n_experts, p.n_pairs, a->ids, a->first_expert);
     j.x_gate = act_view(p.gate_act, a->n_tokens, p.n_embd, a->x, base + p.x_gate);
     j.x_up = p.own_up ? act_view(p.up_act, a->n_tokens, p.n_embd, a->x, base + p.x_up) : j.x_gate;
-    j.hidden_act = act_view(p.down_act, p.n_pairs, p.n_ff, j.hidden, base + p.hidden_act);
-    tick(&j, FR_CPU_MOE_REST, 0);
-    group_pairs(&j);
-    cpu_run_sized(cpu, 3 * p.n_pairs * p.n_ff * p.n_embd, moe_thread, &j);
+    j.hidden_act = act_view(p.down_act, j.groups.n_placed, p.n_ff, j.hidden, base + p.hidden_act);
+    cpu_run_sized(cpu, 3 * j.groups.n_placed * p.n_ff * p.n_embd, moe_thread, &j);
     tick(&j, FR_CPU_MOE_DOWN, 0);
-    for (int64_t i = 0; a->hidden && i < p.n_pairs; i++)
-        memcpy(a->hidden + j.pair_at[i] * p.n_ff, j.hidden + i * p.n_ff,
+    for (int64_t i = 0; a->hidden && i < j.groups.n_placed; i++)
+        memcpy(a->hidden + j.groups.pair_at[i] * p.n_ff, j.hidden + i * p.n_ff,
                (size_t)p.n_ff * sizeof(float));
 }

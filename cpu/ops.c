@@ -3,6 +3,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "cpu/kernels.h"
+
 /* Rows are shared out over the threads from this many numbers on; below, waking them costs more. */
 enum { PARALLEL_FROM = 16384 };
 
@@ -121,6 +123,7 @@ typedef struct {
     const float *a, *b;
     float *y;
     int64_t n;
+    const cpu_table *table;
 } pair_args;
 
 enum { PIECE = 4096 }; /* elements a row of for_rows */
@@ -141,18 +144,46 @@ static void add_piece(const void *arg, int64_t piece)
 static void swiglu_piece(const void *arg, int64_t piece)
 {
     const pair_args *a = arg;
-    for (int64_t i = piece * PIECE, end = piece_end(a, piece); i < end; i++)
-        a->y[i] = a->a[i] / (1.0f + expf(-a->a[i])) * a->b[i];
+    int64_t from = piece * PIECE, n = piece_end(a, piece) - from;
+    if (a->y != a->a)
+        memcpy(a->y + from, a->a + from, (size_t)n * sizeof *a->y);
+    a->table->silu_mul(a->y + from, a->b + from, n);
 }
 
 void fr_cpu_add(fr_cpu *cpu, const float *a, const float *b, int64_t n, float *y)
 {
-    for_rows(cpu, (n + PIECE - 1) / PIECE, PIECE, add_piece, &(pair_args){a, b, y, n});
+    for_rows(cpu, (n + PIECE - 1) / PIECE, PIECE, add_piece, &(pair_args){a, b, y, n, NULL});
 }
 
 void fr_cpu_swiglu(fr_cpu *cpu, const float *gate, const float *up, int64_t n, float *y)
 {
-    for_rows(cpu, (n + PIECE - 1) / PIECE, PIECE, swiglu_piece, &(pair_args){gate, up, y, n});
+    for_rows(cpu, (n + PIECE - 1) / PIECE, PIECE, swiglu_piece,
+             &(pair_args){gate, up, y, n, &cpu->table});
+}
+
+enum { MIX_COLS = 256 }; /* a row of for_rows: the sums of so many columns stay in the cache */
+
+static void mix_piece(const void *arg, int64_t piece)
+{
+    const fr_cpu_mix_args *a = arg;
+    int64_t per_token = (a->cols + MIX_COLS - 1) / MIX_COLS, t = piece / per_token;
+    int64_t from = piece % per_token * MIX_COLS;
+    int64_t n = a->cols - from < MIX_COLS ? a->cols - from : MIX_COLS;
+    float *y = a->y + t * a->ldy + from, sum[MIX_COLS] = {0};
+    for (int64_t pair = t * a->n_used; pair < (t + 1) * a->n_used; pair++) {
+        const float *x = a->x + pair * a->cols + from;
+        float weight = a->weights[pair];
+        for (int64_t i = 0; i < n; i++)
+            sum[i] += weight * x[i];
+    }
+    for (int64_t i = 0; i < n; i++)
+        y[i] = a->add ? y[i] + sum[i] : sum[i];
+}
+
+void fr_cpu_mix(fr_cpu *cpu, const fr_cpu_mix_args *args)
+{
+    int64_t n_pieces = args->n_tokens * ((args->cols + MIX_COLS - 1) / MIX_COLS);
+    for_rows(cpu, n_pieces, MIX_COLS * args->n_used, mix_piece, args);
 }
 
 /* ---- router

@@ -19,9 +19,19 @@ void fr_cpu_rms_norm(fr_cpu *cpu, const float *x, int64_t ldx, int64_t n_tokens,
 void fr_cpu_rope(fr_cpu *cpu, float *x, int64_t ldx, int64_t n_tokens, int64_t n_heads,
                  int64_t stride, int64_t n_rot, const float *turns);
 
-/* y = a + b, and y = silu(gate) * up, over n_tokens rows of cols; y may be the first operand. */
+/* y = a + b, and y = silu(gate) * up, over n numbers; y may be the first operand. */
 void fr_cpu_add(fr_cpu *cpu, const float *a, const float *b, int64_t n, float *y);
 void fr_cpu_swiglu(fr_cpu *cpu, const float *gate, const float *up, int64_t n, float *y);
+
+/* y[t] = sum over ascending k of weights[t * n_used + k] * x[(t * n_used + k) * cols ..]; with add,
+ * y[t] += that. */
+typedef struct {
+    const float *x, *weights;
+    float *y;
+    int64_t n_tokens, n_used, cols, ldy;
+    bool add;
+} fr_cpu_mix_args;
+void fr_cpu_mix(fr_cpu *cpu, const fr_cpu_mix_args *args);
 
 /* Expert selection for each token (DeepSeek-V2 section 2.1.2, DeepSeek-V3 section 2.1.2).
  * Scores are softmax or sigmoid of the logits. The n_used best are taken by score + bias; with

@@ -6,6 +6,7 @@
 
 #include "base/mem.h"
 #include "cpu/cpu.h"
+#include "cpu/ops.h"
 #include "kern/hostile_weights.h"
 
 static const int thread_counts[] = {1, 2, 3, 5};
@@ -333,12 +334,180 @@ static void test_moe(void **state)
     }
 }
 
+/* ---- slices of the experts, and the parts of fr_cpu_moe apart
+ * ------------------------------------------------------------------------------------------- */
+
+static fr_weight slice(const fr_weight *w, int64_t from, int64_t to)
+{
+    fr_weight part = *w;
+    part.data = matrix(w, from);
+    part.n_mat = to - from;
+    return part;
+}
+
+/* All tokens by the experts [from, to). */
+static void moe_slice(fr_cpu *cpu, const moe_shape *s, const moe_case *c, int64_t from, int64_t to,
+                      bool add, float *y)
+{
+    fr_weight gate = slice(&c->gate, from, to), up = slice(&c->up, from, to),
+              down = slice(&c->down, from, to);
+    size_t bytes = fr_cpu_moe_scratch_bytes(cpu, &gate, &up, &down, s->n_tokens, s->n_used);
+    void *scratch = test_malloc(bytes);
+    memset(scratch, 0xFF, bytes);
+    fr_cpu_moe(cpu, &(fr_cpu_moe_args){.gate = &gate,
+                                       .up = &up,
+                                       .down = &down,
+                                       .n_tokens = s->n_tokens,
+                                       .n_used = s->n_used,
+                                       .first_expert = from,
+                                       .ids = c->ids,
+                                       .weights = c->weights,
+                                       .x = c->x,
+                                       .y = y,
+                                       .add = add,
+                                       .scratch = scratch});
+    test_free(scratch);
+}
+
+/* How many of a token's picks are in [from, to). */
+static int64_t picks_in(const moe_shape *s, const moe_case *c, int64_t t, int64_t from, int64_t to)
+{
+    int64_t n = 0;
+    for (int64_t k = 0; k < s->n_used; k++)
+        n += c->ids[t * s->n_used + k] >= from && c->ids[t * s->n_used + k] < to;
+    return n;
+}
+
+/* Two slices make the whole: the same bits for tokens of one slice, else but for rounding, as two
+ * sums take the place of one. */
+static void check_slices(const moe_shape *s, fr_isa isa, int n_threads)
+{
+    moe_case c = moe_make(s);
+    fr_cpu *cpu = open_cpu(n_threads, isa);
+    int64_t cut = s->n_experts / 2, n = s->n_tokens * s->n_embd;
+    float *whole = random_floats(n), *low = random_floats(n), *both = test_calloc((size_t)n, 4);
+    moe_run(cpu, s, &c, 0, s->n_tokens, whole);
+    moe_slice(cpu, s, &c, 0, cut, false, low);
+    memcpy(both, low, (size_t)n * sizeof *both);
+    moe_slice(cpu, s, &c, cut, s->n_experts, true, both);
+    double error = 0, size = 0;
+    for (int64_t i = 0; i < n; i++) {
+        int64_t n_low = picks_in(s, &c, i / s->n_embd, 0, cut);
+        if (n_low == 0)
+            assert_true(low[i] == 0);
+        if (n_low == 0 || n_low == s->n_used)
+            assert_memory_equal(&both[i], &whole[i], sizeof(float));
+        error += pow((double)both[i] - (double)whole[i], 2);
+        size += pow((double)whole[i], 2);
+    }
+    assert_true(sqrt(error) < 1e-6 * sqrt(size));
+    /* none of the picks are here: zeros, or nothing added */
+    memcpy(low, both, (size_t)n * sizeof *low);
+    for (int64_t i = 0; i < s->n_tokens * s->n_used; i++)
+        c.ids[i] += (int32_t)s->n_experts;
+    moe_slice(cpu, s, &c, 0, s->n_experts, true, both);
+    assert_memory_equal(both, low, (size_t)n * sizeof *low);
+    moe_slice(cpu, s, &c, 0, s->n_experts, false, both);
+    for (int64_t i = 0; i < n; i++)
+        assert_true(both[i] == 0);
+    fr_cpu_close(cpu);
+    test_free(whole);
+    test_free(low);
+    test_free(both);
+    moe_free(&c);
+}
+
+static void test_moe_slices(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_MOE_SHAPES; i++) {
+        check_slices(&moe_shapes[i], FR_ISA_AUTO, 3);
+        check_slices(&moe_shapes[i], FR_ISA_SCALAR, 1);
+    }
+}
+
+/* y has rows of w->rows; x_stride 0: rows of x are tokens, else pairs. */
+static void expert_rows(fr_cpu *cpu, const moe_shape *s, const int32_t *ids, const fr_weight *w,
+                        int64_t first, const float *x, int64_t ldx, int64_t x_stride, float *y)
+{
+    size_t bytes = fr_cpu_expert_rows_scratch_bytes(cpu, w, s->n_tokens, s->n_used, x_stride);
+    void *scratch = test_malloc(bytes);
+    memset(scratch, 0xFF, bytes);
+    fr_cpu_expert_rows(cpu, &(fr_cpu_expert_rows_args){.w = w,
+                                                       .n_tokens = s->n_tokens,
+                                                       .n_used = s->n_used,
+                                                       .first_expert = first,
+                                                       .ids = ids,
+                                                       .x = x,
+                                                       .ldx = ldx,
+                                                       .x_stride = x_stride,
+                                                       .y = y,
+                                                       .ldy = w->rows,
+                                                       .scratch = scratch});
+    test_free(scratch);
+}
+
+/* gate, up, silu, down and sum as calls of their own are fr_cpu_moe, bit for bit. */
+static void check_parts_apart(const moe_shape *s, fr_isa isa, int n_threads)
+{
+    moe_case c = moe_make(s);
+    fr_cpu *cpu = open_cpu(n_threads, isa);
+    int64_t n_pairs = s->n_tokens * s->n_used, n = s->n_tokens * s->n_embd, ff = s->n_ff;
+    float *whole = random_floats(n), *y = random_floats(n), *gate = random_floats(n_pairs * ff),
+          *up = random_floats(n_pairs * ff), *out = random_floats(n_pairs * s->n_embd);
+    moe_run(cpu, s, &c, 0, s->n_tokens, whole);
+    expert_rows(cpu, s, c.ids, &c.gate, 0, c.x, s->n_embd, 0, gate);
+    expert_rows(cpu, s, c.ids, &c.up, 0, c.x, s->n_embd, 0, up);
+    fr_cpu_swiglu(cpu, gate, up, n_pairs * ff, gate);
+    expert_rows(cpu, s, c.ids, &c.down, 0, gate, s->n_used * ff, ff, out);
+    fr_cpu_mix_args mix = {.x = out,
+                           .weights = c.weights,
+                           .y = y,
+                           .n_tokens = s->n_tokens,
+                           .n_used = s->n_used,
+                           .cols = s->n_embd,
+                           .ldy = s->n_embd};
+    fr_cpu_mix(cpu, &mix);
+    assert_memory_equal(y, whole, (size_t)n * sizeof *y);
+    mix.add = true;
+    fr_cpu_mix(cpu, &mix);
+    for (int64_t i = 0; i < n; i++)
+        assert_true(y[i] == whole[i] + whole[i]);
+    /* a slice: its rows are those of the whole, the rest is zero */
+    int64_t from = s->n_experts / 3, to = s->n_experts - 1;
+    fr_weight part = slice(&c.up, from, to);
+    float *some = random_floats(n_pairs * ff);
+    expert_rows(cpu, s, c.ids, &c.up, 0, c.x, s->n_embd, 0, up);
+    expert_rows(cpu, s, c.ids, &part, from, c.x, s->n_embd, 0, some);
+    for (int64_t i = 0; i < n_pairs * ff; i++) {
+        bool here = c.ids[i / ff] >= from && c.ids[i / ff] < to;
+        assert_true(some[i] == (here ? up[i] : 0));
+    }
+    fr_cpu_close(cpu);
+    float *all[] = {whole, y, gate, up, out, some};
+    for (int i = 0; i < 6; i++)
+        test_free(all[i]);
+    moe_free(&c);
+}
+
+static void test_experts_in_parts(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_MOE_SHAPES; i++) {
+        check_parts_apart(&moe_shapes[i], FR_ISA_AUTO, 1);
+        check_parts_apart(&moe_shapes[i], FR_ISA_AUTO, 4);
+        check_parts_apart(&moe_shapes[i], FR_ISA_SCALAR, 2);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_matmul),
         cmocka_unit_test(test_act_prepare_any_split),
         cmocka_unit_test(test_moe),
+        cmocka_unit_test(test_moe_slices),
+        cmocka_unit_test(test_experts_in_parts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
