@@ -271,7 +271,8 @@ static __global__ void __launch_bounds__(BLOCK) mix_rows(fr_gpu_mix_args a)
         float sum = 0;
         for (int64_t k = 0; k < a.n_used; k++)
             sum = fmaf(weights[k], x[k * a.cols + i], sum);
-        a.y_d[t * a.ldy + i] = sum;
+        float *y = a.y_d + t * a.ldy + i;
+        *y = a.add ? *y + sum : sum;
     }
 }
 

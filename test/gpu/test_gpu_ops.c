@@ -313,6 +313,12 @@ static void mixes(const fr_gpu *gpu)
             want[t * COLS + i] = (float)sum;
         }
     assert_close(got, want, N * COLS, 0, 1e-6, "mix");
+    args.add = 1;
+    assert_ok(gpu->mix(&args, b.s, &err));
+    gpu_get(&b, got, args.y_d, N * COLS * sizeof *got);
+    for (int i = 0; i < N * COLS; i++)
+        want[i] *= 2;
+    assert_close(got, want, N * COLS, 0, 2e-6, "mix added");
     gpu_close(&b);
 }
 
