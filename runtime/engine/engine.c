@@ -14,6 +14,7 @@ fr_engine_config fr_engine_defaults(void)
         .expand_bytes = 256u << 20,
         .mmap = true,
         .repack = true,
+        .place.options = fr_plan_defaults(),
     };
 }
 
@@ -63,6 +64,14 @@ static fr_status read_model(fr_engine *e, fr_err *err)
     return e->name ? FR_OK : FR_ENOMEM;
 }
 
+static bool streams_experts(const fr_plan *p)
+{
+    for (int i = 1; i < p->n_devices; i++)
+        if (p->devices[i].staging > 0)
+            return true;
+    return false;
+}
+
 static fr_status load_weights(fr_engine *e, fr_err *err)
 {
     const fr_engine_config *cfg = &e->cfg;
@@ -71,18 +80,17 @@ static fr_status load_weights(fr_engine *e, fr_err *err)
                              .lock = cfg->mlock,
                              .check = cfg->check_tensors,
                              .progress = cfg->progress,
-                             .progress_user = cfg->progress_user};
+                             .progress_user = cfg->progress_user,
+                             .plan = e->plan,
+                             .gpu = e->gpu,
+                             .pin = streams_experts(e->plan)};
     return fr_store_open(e->model, e->cpu_batch, &store, &e->store, err);
 }
 
-static fr_status choose_context(fr_engine *e, fr_err *err)
+static fr_status place(fr_engine *e, fr_err *err)
 {
-    int64_t trained = e->model->hp.n_ctx_train;
     FR_TRY(engine_plan(e, err));
-    if (e->cfg.n_ctx > trained)
-        fr_log_warn(
-            "context: %lld tokens, but the model was trained for %lld; far texts may suffer",
-            (long long)e->cfg.n_ctx, (long long)trained);
+    FR_TRY(engine_take_gpus(e, err));
     if (e->cfg.expand_bytes == 0)
         e->cfg.expand_bytes = UINT64_MAX;
     if (e->cfg.mla != FR_MLA_PLAIN && e->cfg.type_v != e->cfg.type_k)
@@ -99,6 +107,8 @@ static fr_status open_exec(fr_engine *e, fr_err *err)
         .n_outputs = engine_n_outputs(e),
         .expand_bytes = e->cfg.expand_bytes,
         .kv = e->kv,
+        .plan = e->plan,
+        .gpu = e->gpu,
     };
     return fr_exec_open(e->model, e->store, e->cpu_single, e->cpu_batch, &cfg, &e->exec, err);
 }
@@ -114,10 +124,11 @@ fr_status fr_engine_open(const fr_engine_config *cfg, fr_engine **out, fr_err *e
     fr_status st;
     FR_TRY_OUT(st, open_pools(e, err));
     FR_TRY_OUT(st, read_model(e, err));
-    FR_TRY_OUT(st, choose_context(e, err));
+    FR_TRY_OUT(st, place(e, err));
     FR_TRY_OUT(st, load_weights(e, err));
     FR_TRY_OUT(st, open_exec(e, err));
     e->cfg.model_path = NULL;
+    e->cfg.place = (fr_placement_config){.options = e->plan->opts};
     *out = e;
     return FR_OK;
 out:
@@ -131,6 +142,9 @@ void fr_engine_close(fr_engine *e)
         return;
     fr_exec_close(e->exec);
     fr_store_close(e->store);
+    engine_give_gpus(e);
+    fr_plan_free(e->plan);
+    fr_rules_free(e->rules);
     fr_vocab_free(e->vocab);
     fr_model_close(e->model);
     fr_gguf_close(e->gguf);
@@ -163,6 +177,11 @@ fr_engine_info fr_engine_describe(const fr_engine *e)
         .n_threads_batch = fr_cpu_n_threads(e->cpu_batch),
         .isa = fr_cpu_isa(e->cpu_single),
     };
+}
+
+const fr_plan *fr_engine_plan(const fr_engine *e)
+{
+    return e->plan;
 }
 
 fr_status fr_engine_observe(fr_engine *e, fr_observe_fn fn, void *user, fr_err *err)

@@ -7,12 +7,28 @@
 #define FR_ENGINE_ENGINE_H
 
 #include "cpu/cpu.h"
+#include "planner/plan.h"
 #include "sample/sampler.h"
 #include "store/store.h"
 #include "token/vocab.h"
 
 typedef struct fr_engine fr_engine;
 typedef struct fr_session fr_session;
+
+/* Makes the placement rules for a model. Called in fr_engine_open; *out is the engine's then. */
+typedef fr_status (*fr_rules_fn)(void *user, const fr_model *m, fr_rules **out, fr_err *err);
+
+/* Where weights and caches shall live. All pointers are used during fr_engine_open only. */
+typedef struct {
+    const fr_hardware *hardware; /* NULL: fr_engine_hardware */
+    fr_rules_fn rules;           /* NULL: none */
+    void *rules_user;
+    fr_plan_options options; /* its members from n_gpu_layers on, without n_threads; the others come
+                                from the engine's configuration */
+    const char *sim;         /* "3x256MiB": so many simulated GPUs of that size instead of this
+                                machine's; "": as they are set up already; NULL: this machine's */
+    bool sync_debug; /* wait for every operation on a GPU, so that errors name their cause */
+} fr_placement_config;
 
 typedef struct {
     const char *model_path;
@@ -28,20 +44,29 @@ typedef struct {
         expand_bytes; /* bound of the buffers in which prefill expands K and V (-amb); 0 = none */
     bool all_logits;  /* sessions can deliver the logits of every token */
     bool mmap, check_tensors;
-    bool huge_pages, mlock;  /* for the weights */
-    bool repack;             /* weights get the layout that kernels read fastest; else the file's */
+    bool huge_pages, mlock; /* for the weights */
+    bool repack;            /* weights get the layout that kernels read fastest; else the file's */
+    fr_placement_config place;
     fr_progress_fn progress; /* while loading; may be NULL */
     void *progress_user;
 } fr_engine_config;
 
-/* Every field but model_path as the command line's defaults have it. */
+/* Every field but model_path as the command line's defaults have it: all GPUs of this machine. */
 fr_engine_config fr_engine_defaults(void);
 
-/* Loads a model. *out is owned by the caller until fr_engine_close. */
+/* This machine with its GPUs, or with simulated ones (sim as in fr_placement_config): what an
+ * engine plans for that is told no hardware. No GPU is no error. The simulated GPUs are one set for
+ * the whole process: FR_EINVAL when engines are open on others, FR_EUNSUPPORTED in a build without.
+ */
+fr_status fr_engine_hardware(const char *sim, fr_hardware *out, fr_err *err);
+
+/* Plans, and loads a model as planned. The planner's warnings and notes go to the log. FR_ENOMEM
+ * with the planner's advice when it does not fit, FR_ENOTFOUND when the plan uses a GPU that is not
+ * there. *out is owned by the caller until fr_engine_close. */
 fr_status fr_engine_open(const fr_engine_config *cfg, fr_engine **out, fr_err *err);
 void fr_engine_close(fr_engine *e); /* after its sessions; NULL is allowed */
 
-/* What the planner foresaw for the engine and one session; never less than what is taken. */
+/* What the planner foresaw for the engine and one session in RAM; never less than what is taken. */
 typedef struct {
     uint64_t weights, derived, kv, workspace; /* workspace: with the logits */
 } fr_planned_bytes;
@@ -57,6 +82,7 @@ typedef struct {
 } fr_engine_info;
 
 fr_engine_info fr_engine_describe(const fr_engine *e);
+const fr_plan *fr_engine_plan(const fr_engine *e); /* what was planned, and is carried out */
 const fr_vocab *fr_engine_vocab(const fr_engine *e);
 fr_str fr_engine_chat_template(const fr_engine *e); /* the model's own; empty when it has none */
 

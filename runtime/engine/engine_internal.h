@@ -2,11 +2,12 @@
 #ifndef FR_ENGINE_INTERNAL_H
 #define FR_ENGINE_INTERNAL_H
 
+#include "cuda/cuda.h"
 #include "engine/engine.h"
 #include "engine/exec.h"
 
 struct fr_engine {
-    fr_engine_config cfg; /* with its defaults filled in; the path is not kept */
+    fr_engine_config cfg; /* with its defaults filled in; what it points at is not kept */
     fr_gguf *gguf;
     fr_vocab *vocab;
     fr_cpu *cpu_single;
@@ -16,6 +17,10 @@ struct fr_engine {
     fr_kv_layout kv;
     fr_exec *exec;
     char *name;
+    fr_rules *rules;
+    fr_plan *plan;
+    const fr_gpu *gpu; /* the GPUs that the plan uses; NULL: it uses none */
+    bool on_sim;       /* counted as a user of the simulated GPUs */
     fr_planned_bytes planned;
 };
 
@@ -32,9 +37,13 @@ struct fr_session {
     fr_session_times times;
 };
 
-/* Plans for this machine without its GPUs: settles n_ctx and n_ubatch, and what is foreseen.
- * FR_ENOMEM with the planner's advice when the model does not fit. */
+/* Plans: settles n_ctx and n_ubatch, and what is foreseen; keeps rules and plan. FR_ENOMEM with the
+ * planner's advice when the model does not fit. */
 fr_status engine_plan(fr_engine *e, fr_err *err);
+
+/* Takes the GPUs that the plan uses: they must be there, and have the memory that it counts on. */
+fr_status engine_take_gpus(fr_engine *e, fr_err *err);
+void engine_give_gpus(fr_engine *e);
 
 /* Rows of logits that one ubatch can deliver. */
 static inline int64_t engine_n_outputs(const fr_engine *e)

@@ -1,15 +1,15 @@
-/* The plan of an engine: this machine without its GPUs, which the engine cannot use yet. */
+/* The plan of an engine: from its configuration to the plan that it keeps. */
 #include "base/log.h"
 #include "engine/engine_internal.h"
-#include "planner/plan.h"
 
 static fr_plan_options options_of(const fr_engine *e)
 {
     const fr_engine_config *cfg = &e->cfg;
-    fr_plan_options o = fr_plan_defaults();
+    fr_plan_options o = cfg->place.options;
     int n_single = fr_cpu_n_threads(e->cpu_single), n_batch = fr_cpu_n_threads(e->cpu_batch);
     o.n_ctx = cfg->n_ctx;
     o.n_ubatch = cfg->n_ubatch;
+    o.n_seq = 1;
     o.n_outputs = cfg->all_logits ? cfg->n_ubatch : 1;
     o.type_k = cfg->type_k;
     o.type_v = cfg->type_v;
@@ -19,12 +19,15 @@ static fr_plan_options options_of(const fr_engine *e)
     return o;
 }
 
-static void keep_plan(fr_engine *e, const fr_plan *p)
+/* What follows from the plan for the engine. */
+static void apply_plan(fr_engine *e)
 {
+    const fr_plan *p = e->plan;
     const fr_plan_device *ram = &p->devices[FR_PLAN_CPU];
     uint64_t derived = 0;
     for (int i = 0; i < p->n_placements; i++)
-        if (e->model->weights[p->placements[i].tensor].derive != FR_DERIVE_NONE)
+        if (p->placements[i].device == FR_PLAN_CPU &&
+            e->model->weights[p->placements[i].tensor].derive != FR_DERIVE_NONE)
             derived += p->placements[i].bytes;
     e->planned =
         (fr_planned_bytes){ram->weights - derived, derived, ram->kv, ram->workspace + ram->logits};
@@ -35,20 +38,39 @@ static void keep_plan(fr_engine *e, const fr_plan *p)
     e->cfg.n_ubatch = p->opts.n_ubatch;
 }
 
+/* An error is left out: the first one is what planning returns. */
+static void log_findings(const fr_diagnostics *found)
+{
+    for (size_t i = 0; i < found->n; i++) {
+        const fr_diagnostic *d = &found->items[i];
+        if (d->severity != FR_ERROR)
+            fr_log(d->severity == FR_WARNING ? FR_LOG_WARN : FR_LOG_INFO, "%s", d->text);
+    }
+}
+
+static fr_status make_plan(fr_engine *e, const fr_hardware *hw, fr_err *err)
+{
+    fr_plan_options o = options_of(e);
+    fr_diagnostics found = {0};
+    fr_status st = fr_plan_make(e->model, hw, e->rules, &o, &e->plan, &found, err);
+    log_findings(&found);
+    fr_diagnostics_free(&found);
+    if (st == FR_OK)
+        log_findings(&e->plan->notes);
+    return st;
+}
+
 fr_status engine_plan(fr_engine *e, fr_err *err)
 {
-    fr_hardware hw;
-    fr_rules *rules = NULL;
-    fr_plan *p = NULL;
-    fr_plan_options o = options_of(e);
-    fr_status st;
-    FR_TRY(fr_hardware_probe(&hw, err));
-    hw.n_gpus = 0;
-    FR_TRY_OUT(st, fr_rules_new(&rules, err));
-    FR_TRY_OUT(st, fr_plan_make(e->model, &hw, rules, &o, &p, NULL, err));
-    keep_plan(e, p);
-out:
-    fr_plan_free(p);
-    fr_rules_free(rules);
-    return st;
+    const fr_placement_config *place = &e->cfg.place;
+    fr_hardware here;
+    if (!place->hardware)
+        FR_TRY(fr_engine_hardware(place->sim, &here, err));
+    if (place->rules)
+        FR_TRY(place->rules(place->rules_user, e->model, &e->rules, err));
+    else
+        FR_TRY(fr_rules_new(&e->rules, err));
+    FR_TRY(make_plan(e, place->hardware ? place->hardware : &here, err));
+    apply_plan(e);
+    return FR_OK;
 }

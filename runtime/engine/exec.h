@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 
 #include "cpu/ops.h"
+#include "cuda/cuda.h"
 #include "engine/engine.h"
 #include "kv/kv.h"
 #include "model/graph.h"
@@ -16,6 +17,8 @@ typedef struct {
     int64_t n_ctx, n_ubatch, n_outputs; /* the most that a batch may bring */
     uint64_t expand_bytes;
     fr_kv_layout kv;
+    const fr_plan *plan; /* must outlive the executor */
+    const fr_gpu *gpu;   /* whose devices the plan's GPUs are; NULL: the plan uses none */
 } fr_exec_config;
 
 /* Consecutive tokens of one sequence. */
