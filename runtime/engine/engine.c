@@ -33,7 +33,7 @@ static fr_status check_config(const fr_engine_config *cfg, fr_err *err)
 
 static fr_status open_pools(fr_engine *e, fr_err *err)
 {
-    fr_cpu_config cfg = {e->cfg.n_threads, e->cfg.max_isa};
+    fr_cpu_config cfg = {.n_threads = e->cfg.n_threads, .max_isa = e->cfg.max_isa};
     FR_TRY(fr_cpu_open(&cfg, &e->cpu_single, err));
     int n_single = fr_cpu_n_threads(e->cpu_single);
     e->cpu_batch = e->cpu_single;

@@ -92,7 +92,8 @@ static void check_tier(fr_isa isa)
 {
     fr_err err = {0};
     fr_cpu *cpu = NULL;
-    fr_status st = fr_cpu_open(&(fr_cpu_config){2, isa}, &cpu, &err);
+    fr_cpu_config cfg = {.n_threads = 2, .max_isa = isa};
+    fr_status st = fr_cpu_open(&cfg, &cpu, &err);
     if (st == FR_EUNSUPPORTED)
         return;
     assert_ok(st);

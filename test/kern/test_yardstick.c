@@ -14,7 +14,8 @@ static fr_cpu *open_cpu(int n_threads, fr_isa isa)
 {
     fr_err err = {0};
     fr_cpu *cpu = NULL;
-    assert_ok(fr_cpu_open(&(fr_cpu_config){n_threads, isa}, &cpu, &err));
+    fr_cpu_config cfg = {.n_threads = n_threads, .max_isa = isa};
+    assert_ok(fr_cpu_open(&cfg, &cpu, &err));
     return cpu;
 }
 

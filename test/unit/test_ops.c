@@ -18,9 +18,11 @@ static int setup(void **state)
 {
     (void)state;
     fr_err err = {0};
-    for (int i = 0; i < N_CPUS; i++)
-        assert_ok(fr_cpu_open(&(fr_cpu_config){i % 2 ? 3 : 1, i < 2 ? FR_ISA_SCALAR : FR_ISA_AUTO},
-                              &cpus[i], &err));
+    for (int i = 0; i < N_CPUS; i++) {
+        fr_cpu_config cfg = {.n_threads = i % 2 ? 3 : 1,
+                             .max_isa = i < 2 ? FR_ISA_SCALAR : FR_ISA_AUTO};
+        assert_ok(fr_cpu_open(&cfg, &cpus[i], &err));
+    }
     return 0;
 }
 

@@ -14,7 +14,8 @@ static fr_cpu *open_cpu(int n_threads)
 {
     fr_err err = {0};
     fr_cpu *cpu = NULL;
-    assert_ok(fr_cpu_open(&(fr_cpu_config){n_threads, FR_ISA_AUTO}, &cpu, &err));
+    assert_ok(
+        fr_cpu_open(&(fr_cpu_config){.n_threads = n_threads, .max_isa = FR_ISA_AUTO}, &cpu, &err));
     return cpu;
 }
 
@@ -195,7 +196,7 @@ static void test_open_reports_failures(void **state)
     (void)state;
     fr_err err = {0};
     fr_cpu *cpu = NULL;
-    fr_cpu_config cfg = {CPU_MAX_THREADS + 1, FR_ISA_AUTO};
+    fr_cpu_config cfg = {.n_threads = CPU_MAX_THREADS + 1, .max_isa = FR_ISA_AUTO};
     assert_int_equal(fr_cpu_open(&cfg, &cpu, &err), FR_ERANGE);
     assert_non_null(strstr(err.text, "1025"));
     cfg.n_threads = 3;
@@ -227,7 +228,8 @@ static void test_isa_names(void **state)
     assert_true(fr_isa_from_name("auto", &isa) && isa == FR_ISA_AUTO);
     assert_false(fr_isa_from_name("avx3", &isa));
     fr_cpu *cpu = NULL;
-    assert_ok(fr_cpu_open(&(fr_cpu_config){1, FR_ISA_SCALAR}, &cpu, &err));
+    fr_cpu_config scalar = {.n_threads = 1, .max_isa = FR_ISA_SCALAR};
+    assert_ok(fr_cpu_open(&scalar, &cpu, &err));
     assert_int_equal(fr_cpu_isa(cpu), FR_ISA_SCALAR);
     assert_string_equal(fr_isa_name(fr_cpu_isa(cpu)), "scalar");
     fr_cpu_close(cpu);
@@ -239,8 +241,9 @@ static void test_isa_names(void **state)
     assert_int_equal(fr_cpu_isa(cpu), best);
     fr_cpu_close(cpu);
     if (best < FR_ISA_AVX512)
-        assert_int_equal(fr_cpu_open(&(fr_cpu_config){1, FR_ISA_AVX512}, &cpu, &err),
-                         FR_EUNSUPPORTED);
+        assert_int_equal(
+            fr_cpu_open(&(fr_cpu_config){.n_threads = 1, .max_isa = FR_ISA_AVX512}, &cpu, &err),
+            FR_EUNSUPPORTED);
 }
 
 int main(void)

@@ -77,7 +77,8 @@ fr_status tool_gauge_use(tool_gauge *g, int n_threads, fr_isa isa, fr_err *err)
         return FR_OK;
     fr_cpu_close(g->cpu);
     g->cpu = NULL;
-    return fr_cpu_open(&(fr_cpu_config){n_threads, isa}, &g->cpu, err);
+    fr_cpu_config cfg = {.n_threads = n_threads, .max_isa = isa};
+    return fr_cpu_open(&cfg, &g->cpu, err);
 }
 
 tool_yards tool_gauge_measure(tool_gauge *g)

@@ -79,7 +79,7 @@ fr_status tool_scorer_open(fr_engine *e, const tool_chunks *chunks, bool score, 
     s->rows = FR_NEW(tool_row, FR_MEM_MISC, (size_t)s->n_scored, err);
     if (!s->input || !s->rows)
         goto out;
-    fr_cpu_config pool = {info.n_threads_batch, FR_ISA_AUTO};
+    fr_cpu_config pool = {.n_threads = info.n_threads_batch, .max_isa = FR_ISA_AUTO};
     FR_TRY_OUT(st, fr_cpu_open(&pool, &s->pool, err));
     FR_TRY_OUT(st, fr_session_open(e, &s->session, err));
     tool_interrupt_session(s->session);
