@@ -27,9 +27,8 @@ enum {
     OPTS_NO_INI = 2,
     OPTS_NO_ENV = 4,
     OPTS_SECRET = 8,
-    OPTS_PLACE = 16,
-    OPTS_LATER = 32,
-    OPTS_REFUSED = 64
+    OPTS_LATER = 16,
+    OPTS_REFUSED = 32
 };
 
 typedef struct {

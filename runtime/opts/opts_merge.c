@@ -300,7 +300,8 @@ fr_status opts_check_env(opts_merge *m, fr_err *err)
 {
     for (char **e = environ; e && *e; e++) {
         fr_str name = {*e, strcspn(*e, "=")};
-        if (strncmp(*e, "FERRY_", 6) == 0 && !is_variable(name))
+        /* FERRY_SIM is read by the simulated GPUs (cuda/README.md). */
+        if (strncmp(*e, "FERRY_", 6) == 0 && !is_variable(name) && !fr_str_is(name, "FERRY_SIM"))
             FR_TRY(opts_note(m, FR_LOG_WARN, err, "environment variable %.*s: no option has it",
                              FR_STR_ARG(name)));
         if (strncmp(*e, "LLAMA_ARG_", 10) == 0)

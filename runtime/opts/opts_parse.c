@@ -189,8 +189,7 @@ static fr_status is_default(const fr_options *o, fr_opt_id id, bool *out, fr_err
     return st;
 }
 
-static fr_status note_option(opts_merge *m, fr_opt_id id, const char *name, fr_buf *placed,
-                             fr_err *err)
+static fr_status note_option(opts_merge *m, fr_opt_id id, const char *name, fr_err *err)
 {
     const opts_row *row = &opts_rows[id];
     fr_tool tool = m->o->tool;
@@ -200,8 +199,6 @@ static fr_status note_option(opts_merge *m, fr_opt_id id, const char *name, fr_b
                          "%s: has no effect in %s", name, fr_tool_name(tool));
     if (row->note && !(row->flags & OPTS_REFUSED))
         return opts_note(m, FR_LOG_INFO, err, "%s: accepted, has no effect: %s", name, row->note);
-    if ((row->flags & OPTS_PLACE) && tool != FR_TOOL_PLAN)
-        return fr_buf_printf(placed, err, "%s%s", placed->n ? ", " : "", name);
     if (!(row->flags & OPTS_LATER))
         return FR_OK;
     FR_TRY(is_default(m->o, id, &unchanged, err));
@@ -212,23 +209,16 @@ static fr_status note_option(opts_merge *m, fr_opt_id id, const char *name, fr_b
 
 static fr_status note_options(opts_merge *m, char **argv, fr_err *err)
 {
-    fr_buf name = {0}, placed = {0};
+    fr_buf name = {0};
     fr_status st = FR_OK;
     for (int id = 0; id < FR_OPT_COUNT && st == FR_OK; id++) {
         if (m->o->origins[id].source == FR_FROM_DEFAULT)
             continue;
         FR_TRY_OUT(st, source_name(m->o, (fr_opt_id)id, argv, &name, err));
-        st = note_option(m, (fr_opt_id)id, name.p, &placed, err);
+        st = note_option(m, (fr_opt_id)id, name.p, err);
     }
-    if (st == FR_OK && placed.n)
-        st = opts_note(
-            m, FR_LOG_INFO, err,
-            "%s: read and kept; this build computes on the CPU, placement options take effect "
-            "in a build with the CUDA backend",
-            placed.p);
 out:
     fr_buf_free(&name);
-    fr_buf_free(&placed);
     return st;
 }
 

@@ -1,5 +1,6 @@
 #include "common/placement.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,10 +9,8 @@
 /* ---- the machine -------------------------------------------------------------------------------
  */
 
-fr_status tool_hardware(const fr_options *o, fr_hardware *out, fr_err *err)
+static fr_status read_sections(const fr_options *o, fr_hardware *out, fr_err *err)
 {
-    if (o->n_hw == 0)
-        return fr_hardware_probe(out, err);
     fr_hw_key *keys = FR_NEW(fr_hw_key, FR_MEM_PLAN, o->n_hw, err);
     if (!keys)
         return FR_ENOMEM;
@@ -22,6 +21,63 @@ fr_status tool_hardware(const fr_options *o, fr_hardware *out, fr_err *err)
     fr_status st = fr_hardware_read(keys, o->n_hw, out, err);
     fr_mem_free(keys);
     return st;
+}
+
+/* The next part of a list, at most up to one of the separators; false at its end. */
+static bool next_part(const char **rest, const char *separators, fr_str *part)
+{
+    if (!*rest)
+        return false;
+    size_t n = strcspn(*rest, separators);
+    *part = fr_str_trim((fr_str){*rest, n});
+    *rest = (*rest)[n] ? *rest + n + 1 : NULL;
+    return true;
+}
+
+/* The sizes are read as those of an INI file are. */
+static fr_status set_budgets(const char *text, fr_hardware *hw, fr_err *err)
+{
+    char sections[FR_MAX_GPUS][16], values[FR_MAX_GPUS][32];
+    fr_hw_key keys[2 * FR_MAX_GPUS]; /* the reserve is not known here: any budget will do */
+    fr_hardware read;
+    fr_str part;
+    int n = 0;
+    bool right = true;
+    for (const char *rest = text; next_part(&rest, ",", &part); n++) {
+        right = right && n < FR_MAX_GPUS && part.n > 0 && part.n < sizeof values[0];
+        if (!right)
+            break;
+        snprintf(sections[n], sizeof sections[n], "gpu.%d", n);
+        snprintf(values[n], sizeof values[n], "%.*s", FR_STR_ARG(part));
+        keys[2 * n] = (fr_hw_key){sections[n], "vram", values[n], NULL, 0};
+        keys[2 * n + 1] = (fr_hw_key){sections[n], "reserve", "0", NULL, 0};
+    }
+    if (!right || (n != 1 && n != hw->n_gpus) ||
+        fr_hardware_read(keys, 2 * (size_t)n, &read, NULL) != FR_OK)
+        return fr_fail(err, FR_EINVAL,
+                       "--vram-budget: found '%s', expected a size such as 20GiB, or one for each "
+                       "of %d GPUs",
+                       text, hw->n_gpus);
+    for (int i = 0; i < hw->n_gpus; i++)
+        hw->gpus[i].vram_bytes = read.gpus[n == 1 ? 0 : i].vram_bytes;
+    return FR_OK;
+}
+
+fr_status tool_hardware(const fr_options *o, fr_hardware *out, fr_err *err)
+{
+    if (o->n_hw > 0)
+        FR_TRY(read_sections(o, out, err));
+    if (o->n_hw == 0 || (o->sim && out->n_gpus == 0)) {
+        fr_hardware here;
+        FR_TRY(fr_engine_hardware(o->sim, &here, err));
+        if (o->n_hw == 0)
+            *out = here;
+        memcpy(out->gpus, here.gpus, sizeof out->gpus);
+        out->n_gpus = here.n_gpus;
+    }
+    if (o->device && strcmp(o->device, "none") == 0)
+        out->n_gpus = 0;
+    return o->vram_budget ? set_budgets(o->vram_budget, out, err) : FR_OK;
 }
 
 /* ---- rules -------------------------------------------------------------------------------------
@@ -58,17 +114,6 @@ fr_status tool_rules(const fr_options *o, const fr_model *m, fr_rules **out, fr_
 
 /* ---- options -----------------------------------------------------------------------------------
  */
-
-/* The next part of a list, at most up to one of the separators; false at its end. */
-static bool next_part(const char **rest, const char *separators, fr_str *part)
-{
-    if (!*rest)
-        return false;
-    size_t n = strcspn(*rest, separators);
-    *part = fr_str_trim((fr_str){*rest, n});
-    *rest = (*rest)[n] ? *rest + n + 1 : NULL;
-    return true;
-}
 
 /* A number that takes all of the part. */
 static bool part_number(fr_str part, double *out)
@@ -170,8 +215,16 @@ static void read_numbers(const fr_options *o, fr_plan_options *out)
     out->goal = goal_of(o->goal);
     out->n_threads = max_int(o->threads, o->threads_batch);
     out->strictness = o->strict_rules ? 1 : o->lax_rules ? -1 : 0;
-    for (int i = 0; i < FR_MAX_GPUS; i++)
-        out->margin_bytes[i] = (uint64_t)o->fit_margin_bytes;
+}
+
+/* The default is meant for large cards. */
+static void read_margin(const fr_options *o, const fr_hardware *hw, fr_plan_options *out)
+{
+    bool given = fr_opts_origin(o, FR_OPT_fit_margin_bytes).source != FR_FROM_DEFAULT;
+    for (int i = 0; i < FR_MAX_GPUS; i++) {
+        uint64_t margin = (uint64_t)o->fit_margin_bytes, most = hw->gpus[i].vram_bytes / 16;
+        out->margin_bytes[i] = !given && i < hw->n_gpus && most < margin ? most : margin;
+    }
 }
 
 fr_status tool_plan_options(const fr_options *o, const fr_hardware *hw, fr_plan_options *out,
@@ -179,17 +232,40 @@ fr_status tool_plan_options(const fr_options *o, const fr_hardware *hw, fr_plan_
 {
     *out = fr_plan_defaults();
     read_numbers(o, out);
+    read_margin(o, hw, out);
     FR_TRY(cache_type(o->cache_type_k, &out->type_k, err));
     FR_TRY(cache_type(o->cache_type_v, &out->type_v, err));
     out->split_mode = strcmp(o->split_mode, "none") == 0 ? FR_SPLIT_NONE : FR_SPLIT_LAYER;
     if (out->split_mode == FR_SPLIT_LAYER && strcmp(o->split_mode, "layer") != 0)
         fr_log_warn("--split-mode %s: this version plans whole layers, as 'layer' does",
                     o->split_mode);
-    if (o->device && strcmp(o->device, "none") == 0)
-        out->n_gpu_layers = 0;
-    else if (o->device)
+    if (o->device && strcmp(o->device, "none") != 0)
         FR_TRY(read_devices(o->device, hw->n_gpus, out, err));
     if (o->tensor_split)
         FR_TRY(read_split(o->tensor_split, out, err));
     return o->gpu_fit_margin ? read_margins(o->gpu_fit_margin, out, err) : FR_OK;
+}
+
+/* ---- for an engine -----------------------------------------------------------------------------
+ */
+
+static fr_status make_rules(void *user, const fr_model *m, fr_rules **out, fr_err *err)
+{
+    return tool_rules(user, m, out, err);
+}
+
+fr_status tool_placement(const fr_options *o, fr_placement_config *out, fr_err *err)
+{
+    static fr_hardware hw;
+    FR_TRY(tool_hardware(o, &hw, err));
+    *out = (fr_placement_config){.hardware = &hw,
+                                 .rules = make_rules,
+                                 .rules_user = (void *)(uintptr_t)o,
+                                 .sim = o->sim,
+                                 .sync_debug = o->cuda_sync_debug};
+    FR_TRY(tool_plan_options(o, &hw, &out->options, err));
+    if (o->n_gpu_layers > 0 && hw.n_gpus == 0)
+        fr_log_info("--n-gpu-layers %d: there is no GPU to use; everything is on the CPU",
+                    o->n_gpu_layers);
+    return FR_OK;
 }

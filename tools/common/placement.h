@@ -2,10 +2,13 @@
 #ifndef FR_TOOLS_PLACEMENT_H
 #define FR_TOOLS_PLACEMENT_H
 
+#include "engine/engine.h"
 #include "opts/opts.h"
-#include "planner/plan.h"
 
-/* The machine: the hardware sections of the INI file, else what this machine says of itself. */
+/* The machine: the hardware sections of the INI file, else what this machine says of itself; with
+ * the GPUs of --sim where there are no [gpu.N], the budgets of --vram-budget, and without GPUs
+ * after
+ * --device none. */
 fr_status tool_hardware(const fr_options *o, fr_hardware *out, fr_err *err);
 
 /* All rules in the order in which they apply: -ot, rule files, --cpu-moe and --n-cpu-moe. *out is
@@ -15,5 +18,12 @@ fr_status tool_rules(const fr_options *o, const fr_model *m, fr_rules **out, fr_
 /* Sizes, layers, GPUs. Logs what is planned in another way than asked. */
 fr_status tool_plan_options(const fr_options *o, const fr_hardware *hw, fr_plan_options *out,
                             fr_err *err);
+
+/* The placement part of an engine's configuration. It points at o and at memory of this function,
+ * and is good until the next call. */
+fr_status tool_placement(const fr_options *o, fr_placement_config *out, fr_err *err);
+
+/* One line for each device in use: memory, and what is there. Nothing for a plan without GPUs. */
+void tool_print_devices(const fr_plan *p);
 
 #endif

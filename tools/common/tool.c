@@ -8,6 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/placement.h"
+
 int tool_fail(fr_tool tool, const fr_err *err)
 {
     fprintf(stderr, "%s: error: %s\n", fr_tool_name(tool), err->text);
@@ -109,7 +111,8 @@ fr_status tool_engine_config(const fr_options *o, fr_engine_config *cfg, fr_err 
     if (!fr_isa_from_name(o->isa, &cfg->max_isa))
         return fr_fail(err, FR_EINTERNAL, "--isa %s: the kernels do not know it", o->isa);
     FR_TRY(cache_type(o->cache_type_k, &cfg->type_k, err));
-    return cache_type(o->cache_type_v, &cfg->type_v, err);
+    FR_TRY(cache_type(o->cache_type_v, &cfg->type_v, err));
+    return tool_placement(o, &cfg->place, err);
 }
 
 void tool_print_model(const fr_engine *e)
@@ -122,8 +125,10 @@ void tool_print_model(const fr_engine *e)
     fprintf(stderr, "memory: KV cache %s for %lld tokens, workspace %s, derived weights %s\n",
             fr_format_bytes(i.kv_bytes, kv), (long long)i.n_ctx,
             fr_format_bytes(i.workspace_bytes, work), fr_format_bytes(i.derived_bytes, derived));
-    fprintf(stderr, "cpu: %d threads (%d for prompts), %s kernels\n\n", i.n_threads,
+    fprintf(stderr, "cpu: %d threads (%d for prompts), %s kernels\n", i.n_threads,
             i.n_threads_batch, fr_isa_name(i.isa));
+    tool_print_devices(fr_engine_plan(e));
+    fputc('\n', stderr);
 }
 
 void tool_memory_report(const fr_engine *e)
