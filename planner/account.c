@@ -2,7 +2,7 @@
 
 static uint64_t aligned(uint64_t bytes)
 {
-    return (bytes + FR_MEM_ALIGN - 1) / FR_MEM_ALIGN * FR_MEM_ALIGN;
+    return (bytes + PLAN_WEIGHT_ALIGN - 1) / PLAN_WEIGHT_ALIGN * PLAN_WEIGHT_ALIGN;
 }
 
 uint64_t plan_weight_bytes(const fr_model *m, int weight, int64_t from, int64_t to,

@@ -7,8 +7,10 @@
 #include "model/graph.h"
 #include "planner/plan.h"
 
+enum { PLAN_WEIGHT_ALIGN = 256 }; /* of blocks in a GPU's memory; RAM needs less */
+
 /* Memory of experts [from, to] (all: 0, n_mat - 1) of a weight in a layout, as it is held in
- * memory: row headers included, rounded up to FR_MEM_ALIGN; 0 for views of other weights. */
+ * memory: row headers included, rounded up to PLAN_WEIGHT_ALIGN; 0 for views of other weights. */
 uint64_t plan_weight_bytes(const fr_model *m, int weight, int64_t from, int64_t to,
                            fr_layout layout);
 

@@ -1,12 +1,12 @@
-/* Bringing the weights of the file into memory: mapped, read, or read and repacked.
+/* Bringing the weights of the file into memory: read, or read and repacked, to RAM and to GPUs.
  *
  * What is read is cut into pieces that the threads take in file order. A piece that is repacked
  * goes through a buffer of the thread's own that stays in its cache, so that no second copy of the
- * weights ever exists. */
+ * weights ever exists. A piece for a GPU ends in a pinned buffer, which is copied while the thread
+ * fills its other one. */
 #include <stdatomic.h>
 #include <string.h>
 
-#include "base/log.h"
 #include "store/store_internal.h"
 
 enum { PIECE_BYTES = 512 << 10 };
@@ -14,9 +14,12 @@ enum { PIECE_BYTES = 512 << 10 };
 typedef struct {
     fr_store *s;
     const fr_store_config *cfg;
-    int64_t *first;    /* [n_weights + 1]: number of each weight's first piece */
+    int64_t *first;    /* [n_parts + 1]: number of each part's first piece */
     uint8_t *staging;  /* a buffer for every thread */
     size_t room_bytes; /* of one */
+    store_lane *lanes; /* one a thread; NULL when nothing goes to GPUs */
+    float *rows;       /* a row for every thread, where pieces are checked on their way; or NULL */
+    int64_t row_cols;
     uint64_t total;
     atomic_int_fast64_t next; /* piece */
     atomic_uint_fast64_t done;
@@ -27,38 +30,56 @@ typedef struct {
 /* ---- pieces -------------------------------------------------------------------------------------
  */
 
-/* Rows that are read together: whole groups of both layouts; group sizes are powers of two. */
-static int64_t unit_rows(const fr_model_weight *w)
+static const fr_model_weight *weight_of(const fr_store *s, int part)
 {
-    int from = fr_layout_rows(w->shape.type, w->src->layout);
-    int to = fr_layout_rows(w->shape.type, w->shape.layout);
-    return from > to ? from : to;
+    return &s->model->weights[s->items[part].weight];
 }
 
-static int64_t piece_rows(const fr_model_weight *w)
+static bool is_read(const fr_store *s, int part)
 {
-    int64_t unit = unit_rows(w);
-    size_t row = fr_row_bytes(w->shape.type, w->src->layout, w->shape.cols);
-    int64_t n = PIECE_BYTES / (int64_t)row / unit;
+    return s->items[part].source == STORE_READ || s->items[part].source == STORE_REPACK;
+}
+
+static size_t src_row_bytes(const fr_store *s, int part)
+{
+    const fr_model_weight *w = weight_of(s, part);
+    return fr_row_bytes(w->shape.type, w->src->layout, w->shape.cols);
+}
+
+static size_t dst_row_bytes(const fr_store *s, int part)
+{
+    const fr_weight *w = &s->parts[part].w;
+    return fr_row_bytes(w->type, w->layout, w->cols);
+}
+
+/* Rows that are read together: whole groups of both layouts; group sizes are powers of two. */
+static int64_t piece_rows(const fr_store *s, int part)
+{
+    const fr_weight *w = &s->parts[part].w;
+    int from = fr_layout_rows(w->type, weight_of(s, part)->src->layout);
+    int to = fr_layout_rows(w->type, w->layout);
+    int64_t unit = from > to ? from : to;
+    int64_t n = PIECE_BYTES / (int64_t)src_row_bytes(s, part) / unit;
     return (n > 0 ? n : 1) * unit;
 }
 
-/* A weight that is read as it is, is read in bytes. */
-static int64_t n_pieces(const fr_store *s, int i)
+static int64_t part_rows(const fr_store *s, int part)
 {
-    const fr_model_weight *w = &s->model->weights[i];
-    if (s->sources[i] == STORE_READ)
-        return (int64_t)((w->bytes + PIECE_BYTES - 1) / PIECE_BYTES);
-    if (s->sources[i] != STORE_REPACK)
-        return 0;
-    int64_t rows = w->shape.rows * w->shape.n_mat, piece = piece_rows(w);
-    return (rows + piece - 1) / piece;
+    return s->parts[part].w.rows * s->parts[part].w.n_mat;
 }
 
-/* The weight that a piece belongs to: the last one whose first piece is not behind it. */
-static int weight_of_piece(const load_job *job, int64_t piece)
+static int64_t n_pieces(const fr_store *s, int part)
 {
-    int low = 0, high = job->s->model->n_weights;
+    if (!is_read(s, part))
+        return 0;
+    int64_t piece = piece_rows(s, part);
+    return (part_rows(s, part) + piece - 1) / piece;
+}
+
+/* The part that a piece belongs to: the last one whose first piece is not behind it. */
+static int part_of_piece(const load_job *job, int64_t piece)
+{
+    int low = 0, high = job->s->n_parts;
     while (high - low > 1) {
         int mid = low + (high - low) / 2;
         if (job->first[mid] <= piece)
@@ -69,29 +90,65 @@ static int weight_of_piece(const load_job *job, int64_t piece)
     return low;
 }
 
-static fr_status read_piece(load_job *job, int i, int64_t piece, uint64_t *bytes, fr_err *err)
+/* ---- one piece ----------------------------------------------------------------------------------
+ */
+
+/* Rows [row, row + n) of a part. */
+typedef struct {
+    int part;
+    int64_t row, n;
+} rows;
+
+static rows rows_of_piece(const load_job *job, int64_t piece)
 {
-    const fr_model_weight *w = &job->s->model->weights[i];
-    uint64_t from = (uint64_t)piece * PIECE_BYTES;
-    *bytes = w->bytes - from < PIECE_BYTES ? w->bytes - from : PIECE_BYTES;
-    return fr_gguf_read_tensor(job->s->model->gguf, w->src, from, *bytes,
-                               job->s->block + job->s->at[i] + from, err);
+    int part = part_of_piece(job, piece);
+    int64_t step = piece_rows(job->s, part), row = (piece - job->first[part]) * step;
+    int64_t left = part_rows(job->s, part) - row;
+    return (rows){part, row, left < step ? left : step};
 }
 
-static fr_status repack_piece(load_job *job, int i, int64_t piece, uint8_t *room, uint64_t *bytes,
-                              fr_err *err)
+/* Into host memory in the layout of the part, by way of `room` where it is repacked. */
+static fr_status read_rows(const load_job *job, rows r, uint8_t *room, uint8_t *dst, fr_err *err)
 {
-    const fr_model_weight *w = &job->s->model->weights[i];
-    const fr_weight *to = &w->shape;
-    int64_t step = piece_rows(w), row = piece * step, left = to->rows * to->n_mat - row;
-    int64_t n = left < step ? left : step;
-    size_t src_row = fr_row_bytes(to->type, w->src->layout, to->cols);
-    size_t dst_row = fr_row_bytes(to->type, to->layout, to->cols);
-    *bytes = (uint64_t)n * src_row;
-    FR_TRY(fr_gguf_read_tensor(job->s->model->gguf, w->src, (uint64_t)row * src_row, *bytes, room,
-                               err));
-    return fr_repack(to->type, w->src->layout, to->layout, n, to->cols, room,
-                     job->s->block + job->s->at[i] + (size_t)row * dst_row, err);
+    const fr_store *s = job->s;
+    const fr_store_part *p = &s->parts[r.part];
+    const fr_gguf_tensor *t = weight_of(s, r.part)->src;
+    size_t row_bytes = src_row_bytes(s, r.part);
+    uint64_t from = (uint64_t)(p->first * p->w.rows + r.row) * row_bytes;
+    bool repacks = s->items[r.part].source == STORE_REPACK;
+    FR_TRY(fr_gguf_read_tensor(s->model->gguf, t, from, (size_t)r.n * row_bytes,
+                               repacks ? room : dst, err));
+    if (!repacks)
+        return FR_OK;
+    return fr_repack(p->w.type, t->layout, p->w.layout, r.n, p->w.cols, room, dst, err);
+}
+
+static fr_status check_rows(const load_job *job, rows r, const uint8_t *data, int i_thread,
+                            fr_err *err)
+{
+    const fr_store_part *p = &job->s->parts[r.part];
+    int64_t bad = store_find_bad_row(&p->w, data, r.n, job->rows + i_thread * job->row_cols);
+    if (bad < 0)
+        return FR_OK;
+    return store_bad_row(job->s, job->s->items[r.part].weight, p->first * p->w.rows + r.row + bad,
+                         err);
+}
+
+static fr_status load_rows(const load_job *job, rows r, int i_thread, fr_err *err)
+{
+    fr_store *s = job->s;
+    const fr_store_part *p = &s->parts[r.part];
+    uint8_t *room = job->staging + (size_t)i_thread * job->room_bytes;
+    uint8_t *dst = (uint8_t *)(uintptr_t)p->w.data + (size_t)r.row * dst_row_bytes(s, r.part);
+    uint8_t *buffer_h;
+    if (p->device == FR_PLAN_CPU)
+        return read_rows(job, r, room, dst, err);
+    store_lane *lane = store_lane_at(job->lanes, i_thread);
+    FR_TRY(store_lane_take(s, lane, &buffer_h, err));
+    FR_TRY(read_rows(job, r, room, buffer_h, err));
+    if (job->rows)
+        FR_TRY(check_rows(job, r, buffer_h, i_thread, err));
+    return store_lane_send(s, lane, p->device, dst, (size_t)r.n * dst_row_bytes(s, r.part), err);
 }
 
 /* ---- the job ------------------------------------------------------------------------------------
@@ -107,22 +164,23 @@ static void load_thread(void *arg, int i_thread, int n_threads)
 {
     (void)n_threads;
     load_job *job = arg;
-    uint8_t *room = job->staging + (size_t)i_thread * job->room_bytes;
     fr_err *err = &job->errs[i_thread];
-    int64_t end = job->first[job->s->model->n_weights], piece;
+    int64_t end = job->first[job->s->n_parts], piece;
     while (!atomic_load(&job->failed) && (piece = atomic_fetch_add(&job->next, 1)) < end) {
-        int i = weight_of_piece(job, piece);
-        uint64_t bytes = 0;
-        piece -= job->first[i];
-        fr_status st = job->s->sources[i] == STORE_READ
-                           ? read_piece(job, i, piece, &bytes, err)
-                           : repack_piece(job, i, piece, room, &bytes, err);
+        rows r = rows_of_piece(job, piece);
+        uint64_t bytes = (uint64_t)r.n * src_row_bytes(job->s, r.part);
+        fr_status st = load_rows(job, r, i_thread, err);
         if (st != FR_OK)
             fail_job(job, st);
         uint64_t done = atomic_fetch_add(&job->done, bytes) + bytes;
         if (i_thread == 0 && job->cfg->progress &&
             !job->cfg->progress(job->cfg->progress_user, done, job->total))
             fail_job(job, fr_fail(err, FR_ECANCELLED, "loading: stopped by the user"));
+    }
+    if (job->lanes && !atomic_load(&job->failed)) {
+        fr_status st = store_lane_wait(job->s, store_lane_at(job->lanes, i_thread), err);
+        if (st != FR_OK)
+            fail_job(job, st);
     }
 }
 
@@ -135,88 +193,67 @@ static fr_status first_error(const load_job *job, int n_threads, fr_err *err)
     return st;
 }
 
-static size_t room_bytes(const fr_store *s)
-{
-    size_t most = 0;
-    for (int i = 0; i < s->model->n_weights; i++) {
-        const fr_model_weight *w = &s->model->weights[i];
-        if (s->sources[i] != STORE_REPACK)
-            continue;
-        size_t row = fr_row_bytes(w->shape.type, w->src->layout, w->shape.cols);
-        size_t bytes = (size_t)piece_rows(w) * row;
-        most = bytes > most ? bytes : most;
-    }
-    return (most + FR_MEM_ALIGN - 1) / FR_MEM_ALIGN * FR_MEM_ALIGN;
-}
-
-static fr_status read_all(fr_store *s, const fr_store_config *cfg, fr_err *err)
-{
-    const fr_model *m = s->model;
-    size_t n_threads = (size_t)fr_cpu_n_threads(s->cpu);
-    load_job job = {.s = s, .cfg = cfg, .room_bytes = room_bytes(s)};
-    fr_status st = FR_ENOMEM;
-    job.first = FR_NEW(int64_t, FR_MEM_MISC, (size_t)m->n_weights + 1, err);
-    job.errs = FR_NEW(fr_err, FR_MEM_MISC, n_threads, err);
-    job.staging = fr_mem_array(FR_MEM_MISC, n_threads, job.room_bytes, err);
-    if (!job.first || !job.errs || !job.staging)
-        goto out;
-    for (int i = 0; i < m->n_weights; i++) {
-        int64_t n = n_pieces(s, i);
-        job.first[i + 1] = job.first[i] + n;
-        job.total += n > 0 ? m->weights[i].src->bytes : 0;
-    }
-    fr_cpu_run(s->cpu, load_thread, &job);
-    st = first_error(&job, (int)n_threads, err);
-    if (st == FR_OK && cfg->progress)
-        cfg->progress(cfg->progress_user, job.total, job.total);
-out:
-    fr_mem_free(job.first);
-    fr_mem_free(job.errs);
-    fr_mem_free(job.staging);
-    return st;
-}
-
-/* ---- sources ------------------------------------------------------------------------------------
+/* ---- buffers ------------------------------------------------------------------------------------
  */
 
-static store_source source_of(const fr_model_weight *w, const fr_store_config *cfg)
+static void at_least(size_t *most, size_t bytes)
 {
-    if (!w->src || w->derive != FR_DERIVE_NONE)
-        return STORE_MADE;
-    if (w->src->layout != w->shape.layout)
-        return STORE_REPACK;
-    return cfg->mmap ? STORE_MAPPED : STORE_READ;
+    bytes = (bytes + FR_MEM_ALIGN - 1) / FR_MEM_ALIGN * FR_MEM_ALIGN;
+    *most = bytes > *most ? bytes : *most;
 }
 
-static void choose_sources(fr_store *s, const fr_store_config *cfg)
+static fr_status open_buffers(load_job *job, size_t n_threads, fr_err *err)
 {
-    const fr_model *m = s->model;
-    for (int i = 0; i < m->n_weights; i++) {
-        const fr_model_weight *w = &m->weights[i];
-        s->sources[i] = source_of(w, cfg);
-        if (s->sources[i] == STORE_MAPPED) {
-            s->weights[i].data = fr_gguf_tensor_data(m->gguf, w->src);
-            s->mapped_bytes += w->bytes;
-        } else if (s->sources[i] != STORE_MADE) {
-            s->at[i] = s->block_bytes;
-            s->block_bytes += (w->bytes + FR_MEM_ALIGN - 1) / FR_MEM_ALIGN * FR_MEM_ALIGN;
-        }
+    const fr_store *s = job->s;
+    size_t slot_bytes = 0;
+    for (int k = 0; k < s->n_parts; k++) {
+        if (!is_read(s, k))
+            continue;
+        if (s->items[k].source == STORE_REPACK)
+            at_least(&job->room_bytes, (size_t)piece_rows(s, k) * src_row_bytes(s, k));
+        if (s->parts[k].device == FR_PLAN_CPU)
+            continue;
+        at_least(&slot_bytes, (size_t)piece_rows(s, k) * dst_row_bytes(s, k));
+        job->row_cols = s->parts[k].w.cols > job->row_cols ? s->parts[k].w.cols : job->row_cols;
     }
-    fr_mem_account(FR_MEM_WEIGHTS, (ptrdiff_t)s->mapped_bytes);
+    job->first = FR_NEW(int64_t, FR_MEM_MISC, (size_t)s->n_parts + 1, err);
+    job->errs = FR_NEW(fr_err, FR_MEM_MISC, n_threads, err);
+    job->staging = fr_mem_array(FR_MEM_MISC, n_threads, job->room_bytes, err);
+    if (!job->first || !job->errs || !job->staging)
+        return FR_ENOMEM;
+    if (slot_bytes == 0)
+        return FR_OK;
+    if (job->cfg->check && !(job->rows = fr_mem_array(FR_MEM_MISC, n_threads,
+                                                      (size_t)job->row_cols * sizeof(float), err)))
+        return FR_ENOMEM;
+    return store_lanes_open(s, (int)n_threads, slot_bytes, &job->lanes, err);
+}
+
+static void close_buffers(load_job *job)
+{
+    store_lanes_close(job->s, job->lanes);
+    fr_mem_free(job->rows);
+    fr_mem_free(job->staging);
+    fr_mem_free(job->errs);
+    fr_mem_free(job->first);
 }
 
 fr_status store_load(fr_store *s, const fr_store_config *cfg, fr_err *err)
 {
-    choose_sources(s, cfg);
-    if (s->block_bytes == 0)
-        return FR_OK;
-    s->block = fr_mem_array(FR_MEM_WEIGHTS, s->block_bytes, 1, err);
-    if (!s->block)
-        return FR_ENOMEM;
-    if (cfg->huge_pages)
-        fr_mem_want_huge_pages(s->block);
-    for (int i = 0; i < s->model->n_weights; i++)
-        if (s->sources[i] == STORE_READ || s->sources[i] == STORE_REPACK)
-            s->weights[i].data = s->block + s->at[i];
-    return read_all(s, cfg, err);
+    int n_threads = fr_cpu_n_threads(s->cpu);
+    load_job job = {.s = s, .cfg = cfg};
+    fr_status st = open_buffers(&job, (size_t)n_threads, err);
+    for (int k = 0; st == FR_OK && k < s->n_parts; k++) {
+        int64_t n = n_pieces(s, k);
+        job.first[k + 1] = job.first[k] + n;
+        job.total += n > 0 ? (uint64_t)part_rows(s, k) * src_row_bytes(s, k) : 0;
+    }
+    if (st == FR_OK && job.total > 0) {
+        fr_cpu_run(s->cpu, load_thread, &job);
+        st = first_error(&job, n_threads, err);
+        if (st == FR_OK && cfg->progress)
+            cfg->progress(cfg->progress_user, job.total, job.total);
+    }
+    close_buffers(&job);
+    return st;
 }

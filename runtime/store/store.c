@@ -8,32 +8,37 @@ static void lock_weights(const fr_store *s)
 {
     fr_err err = {0};
     fr_status st = s->block ? fr_mem_lock(s->block, s->block_bytes, &err) : FR_OK;
-    for (int i = 0; st == FR_OK && i < s->model->n_weights; i++)
-        if (s->sources[i] == STORE_MAPPED)
-            st = fr_mem_lock(s->weights[i].data, s->model->weights[i].bytes, &err);
+    for (int k = 0; st == FR_OK && k < s->n_parts; k++)
+        if (s->items[k].source == STORE_MAPPED)
+            st = fr_mem_lock(s->parts[k].w.data, s->items[k].bytes, &err);
     if (st != FR_OK)
         fr_log_warn("weights: they may be swapped out: %s", err.text);
+}
+
+/* What the engine sees of a weight that is wholly in RAM. */
+static void set_weight(fr_store *s, int i)
+{
+    const fr_store_part *p = &s->parts[s->first[i]];
+    s->weights[i] = s->model->weights[i].shape;
+    if (s->first[i + 1] - s->first[i] == 1 && p->device == FR_PLAN_CPU)
+        s->weights[i] = p->w;
 }
 
 static fr_status fill(fr_store *s, const fr_store_config *cfg, fr_err *err)
 {
     const fr_model *m = s->model;
-    size_t n = (size_t)m->n_weights;
-    s->weights = FR_NEW(fr_weight, FR_MEM_MODEL, n, err);
-    s->sources = FR_NEW(store_source, FR_MEM_MODEL, n, err);
-    s->at = FR_NEW(uint64_t, FR_MEM_MODEL, n, err);
-    s->made = FR_NEW(uint8_t *, FR_MEM_MODEL, n, err);
-    if (!s->weights || !s->sources || !s->at || !s->made)
-        return FR_ENOMEM;
-    for (int i = 0; i < m->n_weights; i++)
-        s->weights[i] = m->weights[i].shape;
+    FR_TRY(store_parts_open(s, cfg, err));
     FR_TRY(store_load(s, cfg, err));
-    for (int i = 0; i < m->n_weights; i++) /* sources come before what is derived from them */
+    for (int i = 0; i < m->n_weights; i++) { /* sources come before what is derived from them */
         if (m->weights[i].derive != FR_DERIVE_NONE)
-            FR_TRY(store_derive(s, i, err));
+            FR_TRY(store_derive(s, i, cfg->check, err));
+        set_weight(s, i);
+    }
+    if (cfg->check)
+        FR_TRY(store_check(s, err));
     if (cfg->lock)
         lock_weights(s);
-    return cfg->check ? store_check(s, err) : FR_OK;
+    return cfg->pin ? store_pin(s, err) : FR_OK;
 }
 
 fr_status fr_store_open(const fr_model *m, fr_cpu *cpu, const fr_store_config *cfg, fr_store **out,
@@ -61,18 +66,23 @@ void fr_store_close(fr_store *s)
 {
     if (!s)
         return;
-    for (int i = 0; s->made && i < s->model->n_weights; i++)
-        fr_mem_free(s->made[i]);
-    fr_mem_account(FR_MEM_WEIGHTS, -(ptrdiff_t)s->mapped_bytes);
-    fr_mem_free(s->block);
-    fr_mem_free(s->made);
-    fr_mem_free(s->at);
-    fr_mem_free(s->sources);
-    fr_mem_free(s->weights);
+    store_unpin(s);
+    store_parts_close(s);
     fr_mem_free(s);
 }
 
 const fr_weight *fr_store_weight(const fr_store *s, int i)
 {
     return i < 0 ? NULL : &s->weights[i];
+}
+
+const fr_store_part *fr_store_parts(const fr_store *s, int i, int *n)
+{
+    *n = s->first[i + 1] - s->first[i];
+    return &s->parts[s->first[i]];
+}
+
+uint64_t fr_store_bytes(const fr_store *s, int device)
+{
+    return device < s->n_devices ? s->devices[device].needed : 0;
 }

@@ -55,4 +55,7 @@ typedef struct {
 /* The parts of weight i, *n > 0 of them, ascending by first; together they are the whole weight. */
 const fr_store_part *fr_store_parts(const fr_store *s, int i, int *n);
 
+/* Bytes that weights take on a device of the plan; 0 for one that it does not have. */
+uint64_t fr_store_bytes(const fr_store *s, int device);
+
 #endif

@@ -4,33 +4,117 @@
 
 #include "store/store.h"
 
-/* Where the bytes of a weight come from. */
+/* Where the bytes of a part come from. */
 typedef enum {
-    STORE_MADE,   /* derived from others (derive.c) */
+    STORE_MADE,   /* derived from other weights, or a view of one (derive.c) */
     STORE_MAPPED, /* the file's pages, in place */
     STORE_READ,   /* read as the file has them */
     STORE_REPACK  /* read and repacked */
 } store_source;
 
+/* What the store knows of a part besides. */
+typedef struct {
+    int weight;
+    store_source source;
+    uint64_t bytes; /* in the device's memory; 0 for views */
+    uint64_t at;    /* in `block`, of those that are read into RAM */
+    uint8_t *made;  /* memory of a derived one in RAM; owned */
+} store_item;
+
+typedef struct {
+    char id[16];
+    int gpu;          /* ordinal of the physical GPU */
+    uint64_t planned; /* UINT64_MAX without a plan */
+    uint64_t needed;
+    fr_gpu_arena *arena; /* NULL on the CPU, and where nothing is placed */
+} store_device;
+
+typedef struct {
+    uint8_t *p;
+    size_t bytes;
+} store_range;
+
 struct fr_store {
     const fr_model *model;
     fr_cpu *cpu;
-    fr_weight *weights;    /* one for each of the model's */
-    store_source *sources; /* one a weight */
-    uint64_t *at;          /* one a weight: where in `block`, of those that are read */
-    uint8_t *block;        /* memory of the weights that are read; owned */
+    const fr_gpu *gpu;
+    fr_store_part *parts; /* by weight, then expert */
+    store_item *items;    /* one a part */
+    int n_parts;
+    int *first;         /* [n_weights + 1] each weight's first part */
+    fr_weight *weights; /* one a weight: what fr_store_weight gives */
+    store_device devices[FR_PLAN_MAX_DEVICES];
+    int n_devices;
+    uint8_t *block; /* memory of what is read into RAM, routed experts first; owned */
     uint64_t block_bytes;
-    uint8_t **made;        /* memory of derived weights; owned */
     uint64_t mapped_bytes; /* accounted for the mapped ones */
+    store_range *pinned;   /* registered with the backend; owned */
+    int n_pinned;
 };
 
-/* Decides the sources, and brings everything into memory that is not derived. */
+/* ---- store_parts.c: what is where --------------------------------------------------------------
+ */
+
+/* Makes the list of parts and takes the memory of all of them but the derived ones in RAM. */
+fr_status store_parts_open(fr_store *s, const fr_store_config *cfg, fr_err *err);
+void store_parts_close(fr_store *s);
+
+/* ---- load.c: bringing in what is in the file ---------------------------------------------------
+ */
+
 fr_status store_load(fr_store *s, const fr_store_config *cfg, fr_err *err);
 
-/* Makes derived weight i; what it comes from must be there. */
-fr_status store_derive(fr_store *s, int i, fr_err *err);
+/* ---- upload.c: pinned buffers on their way to GPUs ---------------------------------------------
+ */
 
-/* Decodes every weight once: FR_EFORMAT names the tensor and row of a NaN or infinity. */
+/* One thread's way: two buffers, of which one is filled while the other is copied. */
+typedef struct store_lane store_lane;
+
+/* n_lanes lanes whose buffers hold slot_bytes. *out is the caller's, on failure too. */
+fr_status store_lanes_open(const fr_store *s, int n_lanes, size_t slot_bytes, store_lane **out,
+                           fr_err *err);
+void store_lanes_close(const fr_store *s, store_lane *lanes); /* waits; NULL is fine */
+
+store_lane *store_lane_at(store_lane *lanes, int i);
+
+/* The buffer to fill next, when its last copy is done. */
+fr_status store_lane_take(const fr_store *s, store_lane *l, uint8_t **out_h, fr_err *err);
+
+/* Sends the first bytes of the buffer that was taken last to dst_d on a device of the plan. */
+fr_status store_lane_send(const fr_store *s, store_lane *l, int device, void *dst_d, size_t bytes,
+                          fr_err *err);
+
+/* Waits for all copies of a lane. */
+fr_status store_lane_wait(const fr_store *s, store_lane *l, fr_err *err);
+
+/* Copies any host memory to a device of the plan, and waits. */
+fr_status store_copy_wait(const fr_store *s, int device, void *dst_d, const void *src, size_t bytes,
+                          fr_err *err);
+
+/* ---- derive.c ----------------------------------------------------------------------------------
+ */
+
+/* Makes derived weight i; what it comes from must be there. */
+fr_status store_derive(fr_store *s, int i, bool check, fr_err *err);
+
+/* ---- pin.c -------------------------------------------------------------------------------------
+ */
+
+/* Registers the routed experts in RAM with the backend; a refusal is a warning. */
+fr_status store_pin(fr_store *s, fr_err *err);
+void store_unpin(fr_store *s);
+
+/* ---- weight_check.c ----------------------------------------------------------------------------
+ */
+
+/* Decodes what is in RAM once: FR_EFORMAT names the tensor and row of a NaN or infinity. */
 fr_status store_check(fr_store *s, fr_err *err);
+
+/* The same of one weight in host memory, whose first matrix is `first` of weight i. */
+fr_status store_check_weight(fr_store *s, int i, int64_t first, const fr_weight *w, fr_err *err);
+
+/* The first of n rows (whole groups at `rows`) that is not finite, or -1; scratch: cols floats. */
+int64_t store_find_bad_row(const fr_weight *w, const uint8_t *rows, int64_t n, float *scratch);
+fr_status store_bad_row(const fr_store *s, int i, int64_t row, fr_err *err);
 
 #endif
