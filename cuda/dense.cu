@@ -1,4 +1,4 @@
-/* Matrices of any type and layout: decoding, matrix-vector and matrix-matrix products. The fallback
+/* Matrices of any type and layout: decoding and matrix-vector products. The fallback
  * that every form has; faster kernels for single forms take its place in the table. */
 #include "cuda/device_code.cuh"
 #include "cuda/launchers.h"
@@ -48,7 +48,9 @@ struct MatvecJob {
     const uint8_t *base;
     size_t mat_bytes;
     const int32_t *ids;
-    int64_t rows, cols, n_pick, first; /* pair of blockIdx.y = 0 */
+    int64_t id0, n_mat; /* matrices id0 .. id0 + n_mat */
+    int64_t rows, cols, n_pick;
+    int64_t first; /* pair of blockIdx.y = 0 */
     const float *x;
     int64_t ldx, x_stride;
     float *y;
@@ -65,15 +67,17 @@ template <class F> __global__ void __launch_bounds__(MATVEC_WARPS *WARP) matvec(
     int lane = threadIdx.x % WARP;
     if (row >= job.rows)
         return;
-    int64_t m = job.ids ? job.ids[pair] : pick;
-    const RowOf<F> w(job.base + (size_t)m * job.mat_bytes, row, job.cols);
-    const float *x = job.x + t * job.ldx + pick * job.x_stride;
-    float sum = 0;
-    for (int64_t i = lane; i < job.cols; i += WARP)
-        sum = fmaf(w.at(i), x[i], sum);
-    sum = warp_sum(sum);
+    int64_t m = job.ids ? job.ids[pair] - job.id0 : pick;
+    float *y = job.y + t * job.ldy + pick * job.y_stride + row, sum = 0;
+    if (m >= 0 && m < job.n_mat) {
+        const RowOf<F> w(job.base + (size_t)m * job.mat_bytes, row, job.cols);
+        const float *x = job.x + t * job.ldx + pick * job.x_stride;
+        for (int64_t i = lane; i < job.cols; i += WARP)
+            sum = fmaf(w.at(i), x[i], sum);
+        sum = warp_sum(sum);
+    }
     if (lane == 0)
-        job.y[t * job.ldy + pick * job.y_stride + row] = sum;
+        *y = sum;
 }
 
 template <class F>
@@ -133,6 +137,8 @@ cudaError_t launch_matvec(const fr_gpu_matmul_args &a, cudaStream_t stream)
     MatvecJob job = {(const uint8_t *)a.w->data,
                      a.w->mat_bytes,
                      a.ids_d,
+                     a.first,
+                     a.w->n_mat,
                      a.w->rows,
                      a.w->cols,
                      a.n_pick,
@@ -144,86 +150,6 @@ cudaError_t launch_matvec(const fr_gpu_matmul_args &a, cudaStream_t stream)
                      a.ldy,
                      a.y_stride};
     return form.matvec(job, a.n_tokens * a.n_pick, stream);
-}
-
-/* ---- matrix times matrix -------------------------------------------------------------------- */
-
-struct GemmJob {
-    const float *w; /* rows x cols */
-    const float *x;
-    float *y;
-    int64_t rows, cols, n_tokens, ldx, ldy;
-};
-
-enum { TILE = 32, TILE_THREADS = 8 }; /* a thread has TILE / TILE_THREADS rows of a tile */
-
-/* y[t][r] = w[r] . x[t]: tiles of 32 x 32 through shared memory, padded against bank conflicts. */
-static __global__ void __launch_bounds__(TILE *TILE_THREADS) gemm_f32(GemmJob job)
-{
-    FERRY_SHARED(float, ws, [TILE][TILE + 1]);
-    FERRY_SHARED(float, xs, [TILE][TILE + 1]);
-    int64_t row0 = (int64_t)blockIdx.x * TILE, t0 = (int64_t)blockIdx.y * TILE;
-    int tx = threadIdx.x, ty = threadIdx.y;
-    float sum[TILE / TILE_THREADS] = {};
-    for (int64_t c0 = 0; c0 < job.cols; c0 += TILE) {
-        for (int i = ty; i < TILE; i += TILE_THREADS) {
-            bool in = c0 + tx < job.cols;
-            ws[i][tx] = in && row0 + i < job.rows ? job.w[(row0 + i) * job.cols + c0 + tx] : 0.0f;
-            xs[i][tx] = in && t0 + i < job.n_tokens ? job.x[(t0 + i) * job.ldx + c0 + tx] : 0.0f;
-        }
-        __syncthreads();
-        for (int c = 0; c < TILE; c++)
-            FERRY_UNROLL
-        for (int j = 0; j < TILE / TILE_THREADS; j++)
-            sum[j] = fmaf(ws[tx][c], xs[ty + j * TILE_THREADS][c], sum[j]);
-        __syncthreads();
-    }
-    for (int j = 0; j < TILE / TILE_THREADS; j++) {
-        int64_t t = t0 + ty + j * TILE_THREADS;
-        if (row0 + tx < job.rows && t < job.n_tokens)
-            job.y[t * job.ldy + row0 + tx] = sum[j];
-    }
-}
-
-static cudaError_t gemm(const GemmJob &job, cudaStream_t stream)
-{
-    GemmJob part = job;
-    for (int64_t t = 0; t < job.n_tokens; t += (int64_t)GRID_MOST * TILE) {
-        int64_t left = job.n_tokens - t, most = (int64_t)GRID_MOST * TILE;
-        part.n_tokens = left < most ? left : most;
-        part.x = job.x + t * job.ldx;
-        part.y = job.y + t * job.ldy;
-        dim3 grid((unsigned)((job.rows + TILE - 1) / TILE),
-                  (unsigned)((part.n_tokens + TILE - 1) / TILE));
-        cudaError_t e = FERRY_LAUNCH(gemm_f32, grid, dim3(TILE, TILE_THREADS), 0, stream, part);
-        if (e != cudaSuccess)
-            return e;
-    }
-    return cudaSuccess;
-}
-
-/* Rows are decoded as many at a time as the scratch holds; the stream keeps the pieces apart. */
-cudaError_t launch_matmul(const fr_gpu_matmul_args &a, cudaStream_t stream)
-{
-    const fr_weight &w = *a.w;
-    int64_t room = (int64_t)(a.scratch_bytes / ((size_t)w.cols * sizeof(float)));
-    if (a.ids_d || room < 1)
-        return cudaErrorInvalidValue;
-    float *decoded = (float *)a.scratch_d;
-    for (int64_t m = 0; m < a.n_pick; m++)
-        for (int64_t from = 0; from < w.rows; from += room) {
-            int64_t n = w.rows - from < room ? w.rows - from : room;
-            fr_gpu_rows_args rows = {&w, m, from, n, nullptr, decoded, w.cols};
-            cudaError_t e = launch_rows(rows, stream);
-            if (e != cudaSuccess)
-                return e;
-            e = gemm(GemmJob{decoded, a.x_d + m * a.x_stride, a.y_d + m * a.y_stride + from, n,
-                             w.cols, a.n_tokens, a.ldx, a.ldy},
-                     stream);
-            if (e != cudaSuccess)
-                return e;
-        }
-    return cudaSuccess;
 }
 
 } // namespace FERRY_GPU_NS

@@ -6,6 +6,7 @@
  *   FERRY_SHARED(float, tile, [32][33])   static shared memory, aligned to 16
  *   FERRY_SHARED_DYN(float, tile)         all of the dynamic shared memory, as float *tile
  *   FERRY_UNROLL                          before a loop of constant length
+ *   FERRY_ROLLED                          before a loop that is to stay one
  *   FERRY_GPU_NS                          the namespace of kernels and their host code: both
  *                                         backends are built from the same sources */
 #ifndef FR_CUDA_FERRY_CUDA_H
@@ -26,6 +27,7 @@ using namespace fsim;
 #define FERRY_SHARED_DYN(T, name) T *name = (T *)::fsim::shared_dynamic()
 #define FERRY_LAUNCH(kernel, ...) ::fsim::launch(#kernel, kernel, __VA_ARGS__)
 #define FERRY_UNROLL
+#define FERRY_ROLLED
 
 #else
 
@@ -44,6 +46,7 @@ using namespace fsim;
     T *name = (T *)ferry_dynamic_shared
 #define FERRY_LAUNCH(kernel, ...) FERRY_GPU_NS::launch_typed(kernel, __VA_ARGS__)
 #define FERRY_UNROLL              _Pragma("unroll")
+#define FERRY_ROLLED              _Pragma("unroll 1")
 
 namespace FERRY_GPU_NS
 {

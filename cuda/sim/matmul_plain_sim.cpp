@@ -1,0 +1,2 @@
+/* cuda/matmul_plain.cu for the simulator; the build defines FERRY_CUDA_SIM. */
+#include "cuda/matmul_plain.cu"
