@@ -1,5 +1,6 @@
 /* The host side of a GPU backend: devices, memory, streams, events, copies, graphs, and the table
  * of cuda.h. Built by nvcc for GPUs and by the C++ compiler for the simulator. */
+#include <atomic>
 #include <cstdio>
 #include <sys/mman.h>
 
@@ -85,6 +86,25 @@ static fr_status call_failed(cudaError_t e, int device, const char *call, int li
         if (e_ != cudaSuccess)                                                                     \
             return call_failed(e_, device, #call, __LINE__, err);                                  \
     } while (0)
+
+/* ---- finding faults: waiting after every operation ------------------------------------------ */
+
+static std::atomic<bool> wait_always;
+static std::atomic<int> n_captures; /* under way: then nothing may wait */
+
+static void sync_debug(bool on)
+{
+    wait_always = on;
+}
+
+/* What every operation ends with. */
+static fr_status started(fr_gpu_stream *s, const char *call, fr_err *err)
+{
+    if (!wait_always || n_captures > 0)
+        return FR_OK;
+    cudaError_t e = cudaStreamSynchronize(s->h);
+    return e == cudaSuccess ? FR_OK : call_failed(e, s->device, call, __LINE__, err);
+}
 
 /* ---- devices -------------------------------------------------------------------------------- */
 
@@ -436,27 +456,27 @@ static fr_status event_elapsed_us(fr_gpu_event *from, fr_gpu_event *to, double *
 /* ---- copies --------------------------------------------------------------------------------- */
 
 static fr_status copy(void *dst, const void *src, size_t bytes, cudaMemcpyKind kind,
-                      fr_gpu_stream *s, fr_err *err)
+                      const char *name, fr_gpu_stream *s, fr_err *err)
 {
     GPU_TRY(s->device, cudaSetDevice(s->device));
     GPU_TRY(s->device, cudaMemcpyAsync(dst, src, bytes, kind, s->h));
-    return FR_OK;
+    return started(s, name, err);
 }
 
 static fr_status copy_in(void *dst_d, const void *src, size_t bytes, fr_gpu_stream *s, fr_err *err)
 {
-    return copy(dst_d, src, bytes, cudaMemcpyHostToDevice, s, err);
+    return copy(dst_d, src, bytes, cudaMemcpyHostToDevice, "copy_in", s, err);
 }
 
 static fr_status copy_out(void *dst, const void *src_d, size_t bytes, fr_gpu_stream *s, fr_err *err)
 {
-    return copy(dst, src_d, bytes, cudaMemcpyDeviceToHost, s, err);
+    return copy(dst, src_d, bytes, cudaMemcpyDeviceToHost, "copy_out", s, err);
 }
 
 static fr_status copy_within(void *dst_d, const void *src_d, size_t bytes, fr_gpu_stream *s,
                              fr_err *err)
 {
-    return copy(dst_d, src_d, bytes, cudaMemcpyDeviceToDevice, s, err);
+    return copy(dst_d, src_d, bytes, cudaMemcpyDeviceToDevice, "copy_within", s, err);
 }
 
 static fr_status copy_peer(void *dst_d, int dst_device, const void *src_d, int src_device,
@@ -464,14 +484,14 @@ static fr_status copy_peer(void *dst_d, int dst_device, const void *src_d, int s
 {
     GPU_TRY(s->device, cudaSetDevice(s->device));
     GPU_TRY(s->device, cudaMemcpyPeerAsync(dst_d, dst_device, src_d, src_device, bytes, s->h));
-    return FR_OK;
+    return started(s, "copy_peer", err);
 }
 
 static fr_status fill(void *dst_d, int byte, size_t bytes, fr_gpu_stream *s, fr_err *err)
 {
     GPU_TRY(s->device, cudaSetDevice(s->device));
     GPU_TRY(s->device, cudaMemsetAsync(dst_d, byte, bytes, s->h));
-    return FR_OK;
+    return started(s, "fill", err);
 }
 
 /* ---- graphs --------------------------------------------------------------------------------- */
@@ -480,6 +500,7 @@ static fr_status capture_begin(fr_gpu_stream *s, fr_err *err)
 {
     GPU_TRY(s->device, cudaSetDevice(s->device));
     GPU_TRY(s->device, cudaStreamBeginCapture(s->h, cudaStreamCaptureModeThreadLocal));
+    n_captures++;
     return FR_OK;
 }
 
@@ -487,6 +508,7 @@ static fr_status capture_end(fr_gpu_stream *s, fr_gpu_graph **out, fr_err *err)
 {
     cudaGraph_t graph = nullptr;
     *out = nullptr;
+    n_captures--;
     GPU_TRY(s->device, cudaSetDevice(s->device));
     GPU_TRY(s->device, cudaStreamEndCapture(s->h, &graph));
     fr_gpu_graph *g = (fr_gpu_graph *)fr_mem_array(FR_MEM_GPU, 1, sizeof *g, err);
@@ -509,7 +531,7 @@ static fr_status graph_launch(fr_gpu_graph *g, fr_gpu_stream *s, fr_err *err)
 {
     GPU_TRY(s->device, cudaSetDevice(s->device));
     GPU_TRY(s->device, cudaGraphLaunch(g->h, s->h));
-    return FR_OK;
+    return started(s, "graph_launch", err);
 }
 
 static void graph_close(fr_gpu_graph *g)
@@ -524,12 +546,16 @@ static void graph_close(fr_gpu_graph *g)
 
 /* ---- operations: launchers with the device set and errors told ------------------------------ */
 
+#define START(name, ...)                                                                           \
+    do {                                                                                           \
+        GPU_TRY(s->device, cudaSetDevice(s->device));                                              \
+        GPU_TRY(s->device, launch_##name(__VA_ARGS__, s->h));                                      \
+        return started(s, #name, err);                                                             \
+    } while (0)
 #define OPERATION(name, args_type)                                                                 \
     static fr_status name(const args_type *a, fr_gpu_stream *s, fr_err *err)                       \
     {                                                                                              \
-        GPU_TRY(s->device, cudaSetDevice(s->device));                                              \
-        GPU_TRY(s->device, launch_##name(*a, s->h));                                               \
-        return FR_OK;                                                                              \
+        START(name, *a);                                                                           \
     }
 OPERATION(rows, fr_gpu_rows_args)
 OPERATION(matvec, fr_gpu_matmul_args)
@@ -542,37 +568,47 @@ OPERATION(kv_store, fr_gpu_kv_store_args)
 OPERATION(attn, fr_gpu_attn_args)
 #undef OPERATION
 
+static fr_status attn_expanded(const fr_gpu_attn_args *a, const fr_gpu_attn_chunk *c,
+                               fr_gpu_stream *s, fr_err *err)
+{
+    START(attn_expanded, *a, *c);
+}
+
+static fr_status kv_load(const fr_gpu_kv *kv, int64_t from, int64_t n, float *out_d,
+                         fr_gpu_stream *s, fr_err *err)
+{
+    START(kv_load, *kv, from, n, out_d);
+}
+
+static fr_status kv_keep(const fr_gpu_kv *kv, int64_t n_tokens, fr_gpu_stream *s, fr_err *err)
+{
+    START(kv_keep, *kv, n_tokens);
+}
+
 static fr_status softmax(float *x_d, int64_t ldx, int64_t n_rows, int64_t cols, fr_gpu_stream *s,
                          fr_err *err)
 {
-    GPU_TRY(s->device, cudaSetDevice(s->device));
-    GPU_TRY(s->device, launch_softmax(x_d, ldx, n_rows, cols, s->h));
-    return FR_OK;
+    START(softmax, x_d, ldx, n_rows, cols);
 }
 
 static fr_status add(const float *a_d, const float *b_d, int64_t n, float *y_d, fr_gpu_stream *s,
                      fr_err *err)
 {
-    GPU_TRY(s->device, cudaSetDevice(s->device));
-    GPU_TRY(s->device, launch_add(a_d, b_d, n, y_d, s->h));
-    return FR_OK;
+    START(add, a_d, b_d, n, y_d);
 }
 
 static fr_status swiglu(const float *gate_d, const float *up_d, int64_t n, float *y_d,
                         fr_gpu_stream *s, fr_err *err)
 {
-    GPU_TRY(s->device, cudaSetDevice(s->device));
-    GPU_TRY(s->device, launch_swiglu(gate_d, up_d, n, y_d, s->h));
-    return FR_OK;
+    START(swiglu, gate_d, up_d, n, y_d);
 }
 
 static fr_status scale(const float *x_d, float factor, int64_t n, float *y_d, fr_gpu_stream *s,
                        fr_err *err)
 {
-    GPU_TRY(s->device, cudaSetDevice(s->device));
-    GPU_TRY(s->device, launch_scale(x_d, factor, n, y_d, s->h));
-    return FR_OK;
+    START(scale, x_d, factor, n, y_d);
 }
+#undef START
 
 } // namespace FERRY_GPU_NS
 
@@ -587,21 +623,21 @@ using namespace FERRY_GPU_NS;
 #endif
 
 extern "C" const fr_gpu GPU_TABLE;
-extern "C" const fr_gpu GPU_TABLE = {GPU_NAME,    device_count,  device_info,
-                                     device_wait, nullptr,       device_reset,
-                                     peer_enable, arena_open,    arena_alloc,
-                                     arena_used,  arena_close,   host_alloc,
-                                     host_free,   host_register, host_unregister,
-                                     stream_open, stream_close,  stream_wait,
-                                     stream_done, stream_call,   event_open,
-                                     event_close, event_record,  stream_after,
-                                     event_wait,  event_done,    event_elapsed_us,
-                                     copy_in,     copy_out,      copy_within,
-                                     copy_peer,   fill,          capture_begin,
-                                     capture_end, graph_launch,  graph_close,
-                                     rows,        matvec,        matmul,
-                                     rms_norm,    rope,          router,
-                                     mix,         kv_store,      attn,
-                                     nullptr,     nullptr,       nullptr,
-                                     softmax,     add,           swiglu,
+extern "C" const fr_gpu GPU_TABLE = {GPU_NAME,      device_count,  device_info,
+                                     device_wait,   sync_debug,    device_reset,
+                                     peer_enable,   arena_open,    arena_alloc,
+                                     arena_used,    arena_close,   host_alloc,
+                                     host_free,     host_register, host_unregister,
+                                     stream_open,   stream_close,  stream_wait,
+                                     stream_done,   stream_call,   event_open,
+                                     event_close,   event_record,  stream_after,
+                                     event_wait,    event_done,    event_elapsed_us,
+                                     copy_in,       copy_out,      copy_within,
+                                     copy_peer,     fill,          capture_begin,
+                                     capture_end,   graph_launch,  graph_close,
+                                     rows,          matvec,        matmul,
+                                     rms_norm,      rope,          router,
+                                     mix,           kv_store,      attn,
+                                     attn_expanded, kv_load,       kv_keep,
+                                     softmax,       add,           swiglu,
                                      scale};

@@ -162,7 +162,17 @@ typedef struct {
     float *o_d;
     int64_t ldo, o_stride;
     fr_gpu_kv k, v;
+    void *scratch_d; /* NULL, or what the function below says for one token or more: then few tokens
+                        are done by many blocks. The result is the same. */
+    size_t scratch_bytes;
 } fr_gpu_attn_args;
+
+/* Partial sums of the spans that a token's positions are cut into. */
+enum { FR_GPU_ATTN_SPANS = 32 };
+static inline size_t fr_gpu_attn_scratch_bytes(int64_t n_tokens, int64_t n_heads, int64_t wv)
+{
+    return (size_t)(n_tokens * n_heads * FR_GPU_ATTN_SPANS * (wv + 2)) * sizeof(float);
+}
 
 /* The same from K and V expanded to floats, for the positions [from, to) only, called chunk after
  * chunk: o and state_d (n_tokens x n_heads x 2) carry the running sums, `first` starts and `last`

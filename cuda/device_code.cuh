@@ -32,6 +32,18 @@ __device__ __forceinline__ float warp_max(float v)
     return v;
 }
 
+/* sum + a . b, and sum += factor * x: four at a time. */
+__device__ __forceinline__ float dot_four(const float4 &a, const float4 &b, float sum)
+{
+    return fmaf(a.w, b.w, fmaf(a.z, b.z, fmaf(a.y, b.y, fmaf(a.x, b.x, sum))));
+}
+
+__device__ __forceinline__ void add_scaled(float4 &sum, float factor, const float4 &x)
+{
+    sum = make_float4(fmaf(factor, x.x, sum.x), fmaf(factor, x.y, sum.y), fmaf(factor, x.z, sum.z),
+                      fmaf(factor, x.w, sum.w));
+}
+
 /* Over a block of BLOCK threads (a multiple of 32, at most 1024), for all of them. `part` is shared
  * memory of one entry a warp; the barrier at the start protects what it held. */
 template <int BLOCK> __device__ float block_sum(float v, float *part)

@@ -32,9 +32,15 @@ cudaError_t launch_swiglu(const float *gate, const float *up, int64_t n, float *
                           cudaStream_t stream);
 cudaError_t launch_scale(const float *x, float factor, int64_t n, float *y, cudaStream_t stream);
 
-/* attention.cu; cudaErrorInvalidValue for a type that caches cannot have */
+/* kv_cache.cu, attention.cu, attention_chunks.cu; cudaErrorInvalidValue for a type that caches
+ * cannot have */
 cudaError_t launch_kv_store(const fr_gpu_kv_store_args &a, cudaStream_t stream);
+cudaError_t launch_kv_load(const fr_gpu_kv &kv, int64_t from, int64_t n, float *out_d,
+                           cudaStream_t stream);
+cudaError_t launch_kv_keep(const fr_gpu_kv &kv, int64_t n_tokens, cudaStream_t stream);
 cudaError_t launch_attn(const fr_gpu_attn_args &a, cudaStream_t stream);
+cudaError_t launch_attn_expanded(const fr_gpu_attn_args &a, const fr_gpu_attn_chunk &c,
+                                 cudaStream_t stream);
 
 } // namespace FERRY_GPU_NS
 #endif
