@@ -29,6 +29,23 @@ bool fr_isa_from_name(const char *name, fr_isa *out)
     return false;
 }
 
+bool fr_numa_from_name(const char *name, fr_numa *out)
+{
+    static const char *const names[] = {
+        [FR_NUMA_OFF] = "off",
+        [FR_NUMA_DISTRIBUTE] = "distribute",
+        [FR_NUMA_ISOLATE] = "isolate",
+        [FR_NUMA_NUMACTL] = "numactl",
+    };
+    for (int i = 0; i <= FR_NUMA_NUMACTL; i++) {
+        if (strcasecmp(name, names[i]) == 0) {
+            *out = (fr_numa)i;
+            return true;
+        }
+    }
+    return false;
+}
+
 static fr_status choose_isa(fr_isa asked, fr_isa *out, fr_err *err)
 {
     fr_isa best = cpu_isa_detect();
@@ -44,12 +61,9 @@ static fr_status choose_isa(fr_isa asked, fr_isa *out, fr_err *err)
     return FR_OK;
 }
 
-fr_status fr_cpu_open(const fr_cpu_config *cfg, fr_cpu **out, fr_err *err)
+fr_status cpu_open_on(const fr_cpu_config *cfg, const cpu_topology *topology, fr_cpu **out,
+                      fr_err *err)
 {
-    int n_threads = cfg->n_threads > 0 ? cfg->n_threads : cpu_count_cores();
-    if (n_threads > CPU_MAX_THREADS)
-        return fr_fail(err, FR_ERANGE, "cpu threads: found %d, expected at most %d", n_threads,
-                       CPU_MAX_THREADS);
     fr_isa isa = FR_ISA_SCALAR;
     FR_TRY(choose_isa(cfg->max_isa, &isa, err));
     fr_cpu *cpu = FR_NEW(fr_cpu, FR_MEM_CPU, 1, err);
@@ -57,13 +71,18 @@ fr_status fr_cpu_open(const fr_cpu_config *cfg, fr_cpu **out, fr_err *err)
         return FR_ENOMEM;
     cpu->isa = isa;
     cpu_table_fill(&cpu->table, isa);
-    fr_status st = cpu_pool_open(n_threads, &cpu->pool, err);
+    fr_status st = cpu_pool_open(cfg, topology, &cpu->pool, err);
     if (st != FR_OK) {
         fr_mem_free(cpu);
         return st;
     }
     *out = cpu;
     return FR_OK;
+}
+
+fr_status fr_cpu_open(const fr_cpu_config *cfg, fr_cpu **out, fr_err *err)
+{
+    return cpu_open_on(cfg, NULL, out, err);
 }
 
 void fr_cpu_close(fr_cpu *cpu)

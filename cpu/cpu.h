@@ -20,14 +20,37 @@ typedef enum {
     FR_ISA_AUTO    /* the best tier of this machine */
 } fr_isa;
 
+/* What a thread is bound to. AUTO: to a core, when the threads are as many as the cores that they
+ * may use (only then is nothing lost when something else wants a core); else to nothing. The caller
+ * of jobs is a thread of the program's own: AUTO leaves it free, and it finds the core without a
+ * worker by itself. CORES binds every thread, the caller too, from its first job until fr_cpu_close
+ * (on its own thread); threads that it starts meanwhile inherit that. */
+typedef enum { FR_BIND_AUTO, FR_BIND_OFF, FR_BIND_CORES } fr_bind;
+
+/* Machines whose memory is in several nodes, each near to some of the cores:
+ *   OFF         the system puts threads and memory where it likes
+ *   DISTRIBUTE  threads are spread over all nodes and stay on theirs; the rows of every weight are
+ *               dealt out to the nodes, and threads read those of their node only (cpu/numa.h)
+ *   ISOLATE     threads stay on the node that the caller is on while opening, and so does memory
+ *               that they touch first
+ *   NUMACTL     threads are spread over the nodes that numactl or taskset left, and stay on theirs;
+ *               memory is where numactl's policy puts it */
+typedef enum { FR_NUMA_OFF, FR_NUMA_DISTRIBUTE, FR_NUMA_ISOLATE, FR_NUMA_NUMACTL } fr_numa;
+bool fr_numa_from_name(const char *name, fr_numa *out); /* "off", "distribute", ... */
+
 typedef struct {
     int n_threads; /* <= 0: one per physical core that this process may use */
     fr_isa max_isa;
+    const char *cpu_mask, *cpu_range; /* hexadecimal mask, list ("0-7,16"): use these CPUs, or, with
+                                         both, those of either; NULL: all of the process's */
+    fr_bind bind;
+    fr_numa numa;
 } fr_cpu_config;
 
 typedef struct fr_cpu fr_cpu;
 
-/* FR_EUNSUPPORTED when the machine lacks the tier asked for. Owned by the caller. */
+/* FR_EUNSUPPORTED when the machine lacks the tier asked for, FR_EINVAL for CPUs that make no sense
+ * or are not there. Owned by the caller. */
 fr_status fr_cpu_open(const fr_cpu_config *cfg, fr_cpu **out, fr_err *err);
 void fr_cpu_close(fr_cpu *cpu);
 int fr_cpu_n_threads(const fr_cpu *cpu);

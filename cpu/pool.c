@@ -2,10 +2,10 @@
 
 #include <linux/futex.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -27,6 +27,8 @@ typedef struct {
     _Alignas(64) cpu_pool *pool;
     pthread_t handle;
     int i_thread;
+    cpu_place place;
+    cpu_seat seat;  /* what it is bound to */
     uint32_t sense; /* of the barrier, as this thread will see it next; only this thread's */
     int64_t busy_ns, wait_ns; /* on the pool's clock; for the caller only wait_ns counts */
 } worker;
@@ -38,8 +40,13 @@ struct cpu_pool {
     _Alignas(64) _Atomic uint32_t arrived;
     _Alignas(64) fr_cpu_fn fn; /* NULL: leave */
     void *arg;
-    int n_threads, n_started;
+    int n_threads, n_started, n_shares;
     int64_t spin_ns;
+    cpu_topology topology; /* owned */
+    bool whole;            /* it is all that the process may use */
+    bool binds_caller;
+    pthread_t bound; /* the caller, once it is */
+    bool has_bound;
     bool timed;      /* changed between jobs only */
     worker *workers; /* n_threads of them, owned; number 0 is the caller */
 };
@@ -117,10 +124,21 @@ static void timed_wait(cpu_pool *p, worker *w, event *e, uint32_t old)
         w->wait_ns += now_ns() - start;
 }
 
+static void bind_thread(const worker *w)
+{
+    const cpu_pool *p = w->pool;
+    cpu_mask m;
+    if (p->whole && w->seat.node < 0 && w->seat.core < 0)
+        return;
+    cpu_seat_mask(&p->topology, w->seat, &m);
+    cpu_bind_self(&m);
+}
+
 static void *worker_main(void *arg)
 {
     worker *w = arg;
     cpu_pool *p = w->pool;
+    bind_thread(w);
     for (uint32_t seen = 0;; seen++) {
         event_wait(&p->job, seen, p->spin_ns);
         if (!p->fn)
@@ -140,8 +158,19 @@ static void announce(cpu_pool *p, fr_cpu_fn fn, void *arg)
     event_wake(&p->job);
 }
 
+static void bind_caller(cpu_pool *p)
+{
+    if (p->has_bound && pthread_equal(p->bound, pthread_self()))
+        return;
+    p->bound = pthread_self();
+    p->has_bound = true;
+    bind_thread(&p->workers[0]);
+}
+
 void cpu_pool_run(cpu_pool *p, fr_cpu_fn fn, void *arg)
 {
+    if (p->binds_caller)
+        bind_caller(p);
     if (p->n_threads == 1) {
         fn(arg, 0, 1);
         return;
@@ -191,6 +220,19 @@ int cpu_pool_n_threads(const cpu_pool *p)
     return p->n_threads;
 }
 
+int cpu_pool_n_shares(const cpu_pool *p)
+{
+    return p->n_shares;
+}
+
+cpu_place cpu_pool_place(const cpu_pool *p, int i_thread)
+{
+    return p->workers[i_thread].place;
+}
+
+/* ---- opening
+ * ---------------------------------------------------------------------------------------- */
+
 /* Signals belong to the program's own threads: workers start with all of them blocked. */
 static fr_status start_workers(cpu_pool *p, fr_err *err)
 {
@@ -198,8 +240,6 @@ static fr_status start_workers(cpu_pool *p, fr_err *err)
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     fr_status st = FR_OK;
-    for (int i = 0; i < p->n_threads; i++)
-        p->workers[i] = (worker){.pool = p, .i_thread = i};
     for (int i = 1; i < p->n_threads; i++) {
         if (pthread_create(&p->workers[i].handle, NULL, worker_main, &p->workers[i])) {
             st = fr_fail(err, FR_EIO,
@@ -217,19 +257,84 @@ static fr_status start_workers(cpu_pool *p, fr_err *err)
     return st;
 }
 
-fr_status cpu_pool_open(int n_threads, cpu_pool **out, fr_err *err)
+/* A share is a node with threads. With more nodes than shares can be, or when a node has no thread,
+ * nothing is dealt out. */
+static void deal_shares(cpu_pool *p, bool distribute)
+{
+    int n_of[CPU_MAX_NODES] = {0}, n_nodes = p->topology.n_nodes;
+    p->n_shares = distribute && n_nodes <= CPU_MAX_NODES ? n_nodes : 1;
+    for (int i = 0; i < p->n_threads && p->n_shares > 1; i++)
+        n_of[p->workers[i].seat.node]++;
+    for (int s = 0; s < p->n_shares; s++)
+        if (p->n_shares > 1 && n_of[s] == 0)
+            p->n_shares = 1;
+    int n_seen[CPU_MAX_NODES] = {0};
+    for (int i = 0; i < p->n_threads; i++) {
+        worker *w = &p->workers[i];
+        int share = p->n_shares > 1 ? w->seat.node : 0;
+        w->place =
+            (cpu_place){share, n_seen[share]++, p->n_shares > 1 ? n_of[share] : p->n_threads};
+    }
+}
+
+static fr_status seat_threads(cpu_pool *p, const fr_cpu_config *cfg, fr_err *err)
+{
+    cpu_seat *seats = FR_NEW(cpu_seat, FR_MEM_CPU, (size_t)p->n_threads, err);
+    if (!seats)
+        return FR_ENOMEM;
+    cpu_topology_spread(&p->topology, p->n_threads, seats);
+    for (int i = 0; i < p->n_threads; i++)
+        p->workers[i] = (worker){.pool = p, .i_thread = i, .seat = seats[i]};
+    deal_shares(p, cfg->numa == FR_NUMA_DISTRIBUTE);
+    for (int i = 0; i < p->n_threads; i++)
+        p->workers[i].seat = cpu_seat_bound(&p->topology, cfg, p->n_threads, seats[i]);
+    fr_mem_free(seats);
+    cpu_seat *caller = &p->workers[0].seat;
+    if (cfg->bind == FR_BIND_AUTO && caller->core >= 0) /* see fr_bind */
+        *caller = (cpu_seat){p->n_shares > 1 ? caller->node : -1, -1, -1};
+    p->binds_caller = !p->whole || caller->node >= 0;
+    return FR_OK;
+}
+
+static fr_status copy_topology(cpu_pool *p, const cpu_topology *t, fr_err *err)
+{
+    p->topology = *t;
+    p->topology.units = FR_NEW(cpu_unit, FR_MEM_CPU, (size_t)t->n_units, err);
+    if (!p->topology.units)
+        return FR_ENOMEM;
+    memcpy(p->topology.units, t->units, (size_t)t->n_units * sizeof *t->units);
+    return FR_OK;
+}
+
+static fr_status open_parts(cpu_pool *p, const fr_cpu_config *cfg, const cpu_topology *topology,
+                            fr_err *err)
+{
+    if (topology)
+        FR_TRY(copy_topology(p, topology, err));
+    else
+        FR_TRY(cpu_topology_read(&p->topology, err));
+    int n_all = p->topology.n_units;
+    FR_TRY(cpu_topology_restrict(&p->topology, cfg, err));
+    p->whole = p->topology.n_units == n_all;
+    p->n_threads = cfg->n_threads > 0 ? cfg->n_threads : p->topology.n_cores;
+    if (p->n_threads > CPU_MAX_THREADS)
+        return fr_fail(err, FR_ERANGE, "cpu threads: found %d, expected at most %d", p->n_threads,
+                       CPU_MAX_THREADS);
+    p->spin_ns = p->n_threads <= p->topology.n_units ? SPIN_NS : 0;
+    p->workers = FR_NEW(worker, FR_MEM_CPU, (size_t)p->n_threads, err);
+    if (!p->workers)
+        return FR_ENOMEM;
+    FR_TRY(seat_threads(p, cfg, err));
+    return start_workers(p, err);
+}
+
+fr_status cpu_pool_open(const fr_cpu_config *cfg, const cpu_topology *topology, cpu_pool **out,
+                        fr_err *err)
 {
     cpu_pool *p = FR_NEW(cpu_pool, FR_MEM_CPU, 1, err);
     if (!p)
         return FR_ENOMEM;
-    fr_status st = FR_OK;
-    p->n_threads = n_threads;
-    p->spin_ns = n_threads <= cpu_count_cpus() ? SPIN_NS : 0;
-    p->workers = FR_NEW(worker, FR_MEM_CPU, (size_t)n_threads, err);
-    if (!p->workers)
-        st = FR_ENOMEM;
-    else
-        st = start_workers(p, err);
+    fr_status st = open_parts(p, cfg, topology, err);
     if (st != FR_OK) {
         cpu_pool_close(p);
         return st;
@@ -246,62 +351,9 @@ void cpu_pool_close(cpu_pool *p)
         announce(p, NULL, NULL);
     for (int i = 1; i <= p->n_started; i++)
         pthread_join(p->workers[i].handle, NULL);
+    if (p->has_bound && pthread_equal(p->bound, pthread_self()))
+        cpu_unbind_self();
+    cpu_topology_free(&p->topology);
     fr_mem_free(p->workers);
     fr_mem_free(p);
-}
-
-/* ---- what the process may use
- * ---------------------------------------------------------------------- */
-
-#define MAX_CPUS 8192 /* the kernel's own limit */
-
-typedef struct {
-    cpu_set_t part[MAX_CPUS / CPU_SETSIZE];
-} cpu_mask;
-
-/* The CPUs of the process; their number, or 0 when the system does not say. */
-static int read_mask(cpu_mask *m)
-{
-    CPU_ZERO_S(sizeof *m, m->part);
-    if (sched_getaffinity(0, sizeof *m, m->part))
-        return 0;
-    return CPU_COUNT_S(sizeof *m, m->part);
-}
-
-int cpu_count_cpus(void)
-{
-    cpu_mask m;
-    int n = read_mask(&m);
-    if (n == 0)
-        n = (int)sysconf(_SC_NPROCESSORS_ONLN);
-    return n > 0 ? n : 1;
-}
-
-/* The lowest CPU number on the core of a CPU: its own number when the system does not say. */
-static int first_sibling(int i_cpu)
-{
-    char path[96];
-    snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list",
-             i_cpu);
-    FILE *f = fopen(path, "re");
-    int first = i_cpu;
-    if (f) {
-        if (fscanf(f, "%d", &first) != 1 || first < 0 || first >= MAX_CPUS)
-            first = i_cpu;
-        fclose(f);
-    }
-    return first;
-}
-
-int cpu_count_cores(void)
-{
-    cpu_mask all, cores;
-    if (read_mask(&all) == 0)
-        return cpu_count_cpus();
-    CPU_ZERO_S(sizeof cores, cores.part);
-    for (int i = 0; i < MAX_CPUS; i++) {
-        if (CPU_ISSET_S((size_t)i, sizeof all, all.part))
-            CPU_SET_S((size_t)first_sibling(i), sizeof cores, cores.part);
-    }
-    return CPU_COUNT_S(sizeof cores, cores.part);
 }

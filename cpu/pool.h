@@ -7,15 +7,22 @@
 #ifndef FR_CPU_POOL_H
 #define FR_CPU_POOL_H
 
-#include "cpu/cpu.h"
+#include "cpu/topology.h"
 
 #define CPU_MAX_THREADS 1024
 
 typedef struct cpu_pool cpu_pool;
 
-/* n_threads in 1..CPU_MAX_THREADS; one is the caller of cpu_pool_run, so n_threads - 1 are started.
- * The workers take no signals. FR_EIO when the system refuses a thread. */
-fr_status cpu_pool_open(int n_threads, cpu_pool **out, fr_err *err);
+/* fr_cpu_open with threads on another machine's topology (NULL: this one's); the threads run where
+ * this one lets them. For tests. */
+fr_status cpu_open_on(const fr_cpu_config *cfg, const cpu_topology *topology, fr_cpu **out,
+                      fr_err *err);
+
+/* Threads on `topology` (copied; NULL: this machine as cfg restricts it), as many as cfg says, in
+ * 1..CPU_MAX_THREADS; one is the caller of cpu_pool_run, so one less are started. They take no
+ * signals. FR_EIO when the system refuses a thread, FR_EINVAL, FR_ERANGE for the configuration. */
+fr_status cpu_pool_open(const fr_cpu_config *cfg, const cpu_topology *topology, cpu_pool **out,
+                        fr_err *err);
 void cpu_pool_close(cpu_pool *pool); /* NULL is allowed; no job may be running */
 int cpu_pool_n_threads(const cpu_pool *pool);
 
@@ -27,8 +34,12 @@ void cpu_pool_barrier(cpu_pool *pool, int i_thread);
 void cpu_pool_clock(cpu_pool *pool, bool on);
 fr_cpu_times cpu_pool_clock_read(const cpu_pool *pool);
 
-/* How many CPUs this process may run on, and on how many physical cores they are (both >= 1). */
-int cpu_count_cpus(void);
-int cpu_count_cores(void);
+/* Rows of weights are dealt out to so many nodes (1: they are not), and the one of a thread; the
+ * threads of a share count from 0. */
+int cpu_pool_n_shares(const cpu_pool *pool);
+typedef struct {
+    int share, i_thread, n_threads;
+} cpu_place;
+cpu_place cpu_pool_place(const cpu_pool *pool, int i_thread);
 
 #endif

@@ -1,6 +1,7 @@
 # Shell functions of tools/quickstart and tools/test. README.md says what each package is for.
 
-BUILD_PACKAGES=(build-essential cmake pkg-config libpcre2-dev libinih-dev libjansson-dev libcairo2-dev)
+BUILD_PACKAGES=(build-essential cmake pkg-config libpcre2-dev libinih-dev libjansson-dev libcairo2-dev
+    libhwloc-dev libnuma-dev)
 TEST_PACKAGES=(libcmocka-dev python3)
 
 # need_packages NAME...: installs those that are missing; as root, or through sudo.
