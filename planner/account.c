@@ -27,12 +27,12 @@ uint64_t plan_kv_layer_bytes(const fr_model *m, const fr_plan_options *o, int64_
     fr_kv_layout l;
     if (fr_kv_layout_make(m, o->type_k, o->type_v, o->kv_window, &l, NULL) != FR_OK)
         return 0;
-    return fr_kv_layer_bytes(&l, n_ctx) + fr_kv_recent_bytes(&l);
+    return aligned(fr_kv_layer_bytes(&l, n_ctx) + fr_kv_recent_bytes(&l));
 }
 
 uint64_t plan_logits_bytes(const fr_model *m, int64_t n)
 {
-    return (uint64_t)n * (uint64_t)m->hp.n_vocab * sizeof(float);
+    return aligned((uint64_t)n * (uint64_t)m->hp.n_vocab * sizeof(float));
 }
 
 uint64_t plan_staging_bytes(const fr_model *m, int64_t n_experts)

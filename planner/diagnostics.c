@@ -35,10 +35,15 @@ fr_status fr_diagnostics_add(fr_diagnostics *d, fr_severity severity, int rule, 
     return st;
 }
 
+void fr_diagnostics_cut(fr_diagnostics *d, size_t n)
+{
+    while (d->n > n)
+        fr_mem_free(d->items[--d->n].text);
+}
+
 void fr_diagnostics_free(fr_diagnostics *d)
 {
-    for (size_t i = 0; i < d->n; i++)
-        fr_mem_free(d->items[i].text);
+    fr_diagnostics_cut(d, 0);
     fr_mem_free(d->items);
     *d = (fr_diagnostics){0};
 }

@@ -79,6 +79,11 @@ typedef struct {
     int n_placements;
     int *attention_device; /* [n_layer]: where a layer's attention is computed */
     int *kv_device;        /* [n_layer]: where its cache is: the same, or the CPU with kv_on_cpu */
+    bool *apart; /* [n_layer]: gate, up and down of an expert are on different devices: they run as
+                    single products, with all their rows as values between them */
+    bool any_apart;
+    bool direct_only; /* a cache is not where the matrices are that expand K and V: all attention
+                         runs on latents */
     uint64_t total_bytes, kv_bytes, workspace_bytes;
     fr_diagnostics notes;  /* of the rules and of the solver */
     const fr_rules *rules; /* not owned */

@@ -312,6 +312,62 @@ static fr_status predict(fr_plan *p, fr_err *err)
     return FR_OK;
 }
 
+/* Whether each expert of a layer has its three matrices on one device. Placements of a weight are
+ * sorted by expert. */
+static bool is_apart(const fr_plan *p, int layer)
+{
+    static const fr_role roles[] = {FR_ROLE_FFN_GATE_EXPS, FR_ROLE_FFN_UP_EXPS,
+                                    FR_ROLE_FFN_DOWN_EXPS};
+    const fr_placement *at[3] = {NULL, NULL, NULL};
+    for (int i = 0; i < p->n_placements; i++)
+        for (int r = 0; r < 3; r++)
+            if (!at[r] && p->placements[i].tensor == fr_model_weight_of(p->model, layer, roles[r]))
+                at[r] = &p->placements[i];
+    if (!at[0] || !at[1] || !at[2])
+        return false;
+    for (int64_t e = 0; e < p->model->hp.n_expert; e++) {
+        for (int r = 0; r < 3; r++)
+            while (at[r]->expert_to < e)
+                at[r]++;
+        if (at[0]->device != at[1]->device || at[0]->device != at[2]->device)
+            return true;
+    }
+    return false;
+}
+
+static int device_of(const fr_plan *p, int layer, fr_role role)
+{
+    int w = fr_model_weight_of(p->model, layer, role);
+    for (int i = 0; w >= 0 && i < p->n_placements; i++)
+        if (p->placements[i].tensor == w)
+            return p->placements[i].device;
+    return -1;
+}
+
+static bool is_direct(const fr_plan *p, int layer)
+{
+    static const fr_role roles[] = {FR_ROLE_ATTN_KV_B, FR_ROLE_ATTN_K_UP, FR_ROLE_ATTN_V_B};
+    for (size_t r = 0; r < sizeof roles / sizeof *roles; r++) {
+        int device = device_of(p, layer, roles[r]);
+        if (device >= 0 && device != p->kv_device[layer])
+            return true;
+    }
+    return false;
+}
+
+static fr_status write_passes(fr_plan *p, fr_err *err)
+{
+    p->apart = FR_ARENA_NEW(bool, &p->arena, (size_t)p->model->hp.n_layer, err);
+    if (!p->apart)
+        return FR_ENOMEM;
+    for (int il = 0; il < p->model->hp.n_layer; il++) {
+        p->apart[il] = is_apart(p, il);
+        p->any_apart = p->any_apart || p->apart[il];
+        p->direct_only = p->direct_only || is_direct(p, il);
+    }
+    return FR_OK;
+}
+
 /* Texts of placements live in the draft's arena, which becomes the plan's. */
 static fr_status write_plan(plan_draft *d, fr_plan *p, fr_err *err)
 {
@@ -331,6 +387,7 @@ static fr_status write_plan(plan_draft *d, fr_plan *p, fr_err *err)
     }
     FR_TRY(write_placements(d, p, err));
     write_devices(d, p);
+    FR_TRY(write_passes(p, err));
     FR_TRY(predict(p, err));
     return add_notes(d, &p->notes, err);
 }
@@ -351,26 +408,63 @@ static fr_status settle_sizes(plan_draft *d, int64_t n_ctx, int64_t n_ubatch, fr
     return d->fits ? FR_OK : plan_fit_explain(d, err);
 }
 
+static fr_status make_with(fr_plan *p, const fr_model *m, const fr_hardware *hw,
+                           const fr_rules *rules, const fr_plan_options *o,
+                           const plan_passes *passes, fr_err *err)
+{
+    plan_draft d;
+    FR_TRY(plan_draft_open(m, hw, rules, NULL, o, passes, &d, err));
+    fr_status st = settle_sizes(&d, o->n_ctx, o->n_ubatch, err);
+    if (st == FR_OK)
+        st = plan_draft_solve(&d, err);
+    if (st == FR_OK)
+        st = write_plan(&d, p, err);
+    plan_draft_close(&d);
+    return st;
+}
+
+/* One plan for passes of which all layers are apart, or none; *p is as it was on entry. */
+static fr_status make_for(fr_plan *p, const fr_model *m, const fr_hardware *hw,
+                          const fr_rules *rules, const fr_plan_options *o, bool any_apart,
+                          bool direct_only, fr_err *err)
+{
+    plan_passes passes;
+    bool *apart = FR_NEW(bool, FR_MEM_PLAN, (size_t)m->hp.n_layer, err);
+    if (!apart)
+        return FR_ENOMEM;
+    for (int il = 0; il < m->hp.n_layer; il++)
+        apart[il] = any_apart;
+    fr_status st = plan_passes_open(m, apart, direct_only, &passes, err);
+    fr_mem_free(apart);
+    FR_TRY(st);
+    p->any_apart = any_apart;
+    p->direct_only = direct_only;
+    st = make_with(p, m, hw, rules, o, &passes, err);
+    plan_passes_close(&passes);
+    return st;
+}
+
+/* Rules that tear apart what belongs together change the passes, whose buffers then are larger.
+ * That is seen in a plan, so another one is made for those passes; two things can change, once
+ * each. */
 static fr_status make(fr_plan *p, const fr_model *m, const fr_hardware *hw, const fr_rules *rules,
                       const fr_plan_options *opts, fr_err *err)
 {
-    plan_passes passes;
-    plan_draft d;
     fr_plan_options o = *opts;
+    size_t n_notes = p->notes.n;
+    bool any_apart = false, direct_only = false;
     if (o.n_threads <= 0)
         o.n_threads = hw->n_cores;
-    FR_TRY(plan_passes_open(m, &passes, err));
-    fr_status st = plan_draft_open(m, hw, rules, NULL, &o, &passes, &d, err);
-    if (st == FR_OK) {
-        st = settle_sizes(&d, o.n_ctx, o.n_ubatch, err);
-        if (st == FR_OK)
-            st = plan_draft_solve(&d, err);
-        if (st == FR_OK)
-            st = write_plan(&d, p, err);
-        plan_draft_close(&d);
+    FR_TRY(make_for(p, m, hw, rules, &o, any_apart, direct_only, err));
+    while (p->any_apart != any_apart || p->direct_only != direct_only) {
+        any_apart = p->any_apart;
+        direct_only = p->direct_only;
+        fr_arena_free(&p->arena);
+        *p = (fr_plan){.notes = p->notes};
+        fr_diagnostics_cut(&p->notes, n_notes);
+        FR_TRY(make_for(p, m, hw, rules, &o, any_apart, direct_only, err));
     }
-    plan_passes_close(&passes);
-    return st;
+    return FR_OK;
 }
 
 fr_status fr_plan_make(const fr_model *m, const fr_hardware *hw, const fr_rules *rules,

@@ -99,6 +99,7 @@ typedef struct {
 
 fr_status fr_diagnostics_add(fr_diagnostics *d, fr_severity severity, int rule, fr_err *err,
                              const char *fmt, ...) FR_PRINTF(5, 6);
+void fr_diagnostics_cut(fr_diagnostics *d, size_t n); /* forgets all but the first n */
 void fr_diagnostics_free(fr_diagnostics *d);
 
 typedef struct {

@@ -46,13 +46,15 @@ static int64_t min_i64(int64_t a, int64_t b)
 /* ---- passes ------------------------------------------------------------------------------------
  */
 
-fr_status plan_passes_open(const fr_model *m, plan_passes *out, fr_err *err)
+fr_status plan_passes_open(const fr_model *m, const bool *apart, bool direct_only, plan_passes *out,
+                           fr_err *err)
 {
     fr_status st;
-    int n = m->mla == FR_MLA_EXPAND || m->mla == FR_MLA_AUTO ? 2 : 1, most = 0;
+    bool expands = (m->mla == FR_MLA_EXPAND || m->mla == FR_MLA_AUTO) && !direct_only;
+    int n = expands ? 2 : 1, most = 0;
     *out = (plan_passes){.n_graphs = 0};
     for (int p = 0; p < n; p++) {
-        fr_graph_config cfg = {.expand = p == PASS_EXPAND};
+        fr_graph_config cfg = {.expand = p == PASS_EXPAND, .apart = apart};
         FR_TRY_OUT(st, fr_graph_build(m, &cfg, &out->graphs[p], err));
         out->n_graphs++;
         most = out->graphs[p].n_values > most ? out->graphs[p].n_values : most;
@@ -85,18 +87,25 @@ typedef struct {
     int64_t n_ctx, n_ubatch, n_outputs, n_threads;
 } sizes;
 
-/* The most tokens of a batch that runs a pass: those for which expanding does not pay go direct. */
-static int64_t direct_tokens(const sizes *s)
+int64_t plan_pass_tokens(const fr_model *m, int n_graphs, int pass, int64_t n_ubatch)
 {
-    const fr_hparams *hp = &s->m->hp;
+    const fr_hparams *hp = &m->hp;
     int64_t absorbed = 2 * hp->kv_lora_rank + hp->qk_rope;
     int64_t expanded = hp->qk_nope + hp->qk_rope + hp->v_head;
     int64_t once = (hp->qk_nope + hp->v_head) * hp->kv_lora_rank;
-    if (s->m->mla == FR_MLA_EXPAND)
+    if (n_graphs == 1 || pass == PASS_EXPAND)
+        return n_ubatch;
+    if (m->mla == FR_MLA_EXPAND)
         return 1;
-    if (s->p->n_graphs == 1 || absorbed <= expanded)
-        return s->n_ubatch;
-    return min_i64(s->n_ubatch, once / (absorbed - expanded));
+    if (absorbed <= expanded)
+        return n_ubatch;
+    int64_t most = once / (absorbed - expanded);
+    return min_i64(n_ubatch, most > 0 ? most : 1);
+}
+
+static int64_t pass_tokens(const sizes *s, int pass)
+{
+    return plan_pass_tokens(s->m, s->p->n_graphs, pass, s->n_ubatch);
 }
 
 static uint64_t values_bytes(const sizes *s, int pass, int64_t n_tokens)
@@ -130,20 +139,31 @@ static int64_t chunk_positions(const sizes *s, uint64_t pos_bytes)
     return chunk < (uint64_t)most ? (int64_t)chunk : most;
 }
 
+/* Whether kv_b is there as one matrix, as two, or one here and two there. */
+static void kv_b_forms(const fr_model *m, bool *any_whole, bool *any_split)
+{
+    *any_whole = *any_split = false;
+    for (int il = 0; il < m->hp.n_layer; il++)
+        *(fr_model_weight_of(m, il, FR_ROLE_ATTN_KV_B) >= 0 ? any_whole : any_split) = true;
+}
+
+static uint64_t bounded(uint64_t bytes, int64_t n)
+{
+    uint64_t all;
+    return __builtin_mul_overflow(bytes, (uint64_t)n, &all) || all > TOO_MUCH ? TOO_MUCH : all;
+}
+
 static uint64_t expand_bytes(const sizes *s)
 {
     const fr_hparams *hp = &s->m->hp;
-    bool any_whole = false, any_split = false;
+    bool any_whole, any_split;
     if (s->p->n_graphs == 1)
         return 0;
-    for (int il = 0; il < hp->n_layer; il++)
-        *(fr_model_weight_of(s->m, il, FR_ROLE_ATTN_KV_B) >= 0 ? &any_whole : &any_split) = true;
+    kv_b_forms(s->m, &any_whole, &any_split);
     int64_t k = hp->n_head * (hp->qk_nope + (any_whole ? hp->v_head : 0));
     int64_t v = any_split ? hp->n_head * hp->v_head : 0;
-    uint64_t pos = (uint64_t)(s->kv.k.stored + hp->kv_lora_rank + k + v) * sizeof(float), bytes;
-    if (__builtin_mul_overflow(pos, (uint64_t)chunk_positions(s, pos), &bytes) || bytes > TOO_MUCH)
-        return TOO_MUCH;
-    return bytes + 4 * FR_MEM_ALIGN;
+    uint64_t pos = (uint64_t)(s->kv.k.stored + hp->kv_lora_rank + k + v) * sizeof(float);
+    return bounded(pos, chunk_positions(s, pos)) + 4 * FR_MEM_ALIGN;
 }
 
 /* Router, running softmax, positions' turns and exact rows of the batch. */
@@ -156,6 +176,20 @@ static uint64_t common_bytes(const sizes *s)
         row += k->per_pos * k->stored + v->per_pos * v->stored;
     uint64_t freqs = (uint64_t)hp->qk_rope * sizeof(double);
     return (uint64_t)(s->n_ubatch * row) * sizeof(float) + freqs + 8 * FR_MEM_ALIGN;
+}
+
+/* Columns of the widest value that several devices may have a part of. */
+static int64_t widest_sum(const sizes *s)
+{
+    int64_t most = 0;
+    for (int i = 0; i < s->p->graphs[PASS_DIRECT].n_nodes; i++) {
+        const fr_node *n = &s->p->graphs[PASS_DIRECT].nodes[i];
+        int64_t cols =
+            s->p->graphs[PASS_DIRECT].values[n->out[0].value < 0 ? 0 : n->out[0].value].cols;
+        if ((n->op == FR_OP_MOE || n->op == FR_OP_MATMUL_IDS) && cols > most)
+            most = cols;
+    }
+    return most;
 }
 
 /* ---- experts on the CPU (cpu/moe.c) ------------------------------------------------------------
@@ -253,40 +287,127 @@ static uint64_t cpu_bytes(const sizes *s)
 {
     uint64_t values = 0, input = 0;
     for (int p = 0; p < s->p->n_graphs; p++) {
-        values = max_u64(values, values_bytes(s, p, s->n_ubatch));
-        input = max_u64(input, input_numbers(s, p, s->n_ubatch));
+        values = max_u64(values, values_bytes(s, p, pass_tokens(s, p)));
+        input = max_u64(input, input_numbers(s, p, pass_tokens(s, p)));
     }
-    return values + input * sizeof(float) + cpu_moe_bytes(s) + cpu_attn_bytes(s) + common_bytes(s) +
-           expand_bytes(s) + 4 * FR_MEM_ALIGN;
+    uint64_t moved = (uint64_t)(s->n_ubatch * widest_sum(s));
+    return values + (input + moved) * sizeof(float) + cpu_moe_bytes(s) + cpu_attn_bytes(s) +
+           common_bytes(s) + expand_bytes(s) + 4 * FR_MEM_ALIGN;
 }
 
-static uint64_t gpu_bytes(const sizes *s)
+/* ---- GPUs --------------------------------------------------------------------------------------
+ */
+
+enum { DOWN_BYTES = 32 << 20, MATMUL_BYTES = 8 << 20 };
+
+static uint64_t gpu_aligned(uint64_t bytes)
+{
+    return (bytes + PLAN_WEIGHT_ALIGN - 1) / PLAN_WEIGHT_ALIGN * PLAN_WEIGHT_ALIGN;
+}
+
+/* Rows of the down matrices whose results stand for all pairs at once: the rest waits its turn. */
+static int64_t down_rows(const sizes *s, int64_t n_pairs)
+{
+    int64_t step = PLAN_GPU_TILE_ROWS, rows = DOWN_BYTES / 4 / (n_pairs > 0 ? n_pairs : 1);
+    rows = rows / step * step;
+    return rows < step ? min_i64(step, s->m->hp.n_embd) : min_i64(rows, s->m->hp.n_embd);
+}
+
+static uint64_t widest_row(const fr_model *m)
+{
+    uint64_t most = 0;
+    for (int i = 0; i < m->n_weights; i++)
+        most = max_u64(most, (uint64_t)m->weights[i].shape.cols);
+    return most;
+}
+
+static void expert_parts(const sizes *s, plan_gpu_parts *g)
 {
     const fr_hparams *hp = &s->m->hp;
-    int64_t direct = direct_tokens(s);
-    uint64_t values = values_bytes(s, PASS_DIRECT, direct);
-    uint64_t input = input_numbers(s, PASS_DIRECT, direct);
-    if (s->p->n_graphs > 1) {
-        values = max_u64(values, values_bytes(s, PASS_EXPAND, s->n_ubatch));
-        input = max_u64(input, input_numbers(s, PASS_EXPAND, s->n_ubatch));
-    }
-    /* Per pair of token and expert: the hidden row, the same as an activation, and its place. */
     int64_t n_pairs = s->n_ubatch * hp->n_expert_used;
-    uint64_t moe = (uint64_t)(n_pairs * (hp->n_ff_exp * 6 + 16) + s->n_ubatch * hp->n_embd * 2);
-    return aligned(values + input * 2 + moe + common_bytes(s) + expand_bytes(s));
+    if (hp->n_expert == 0)
+        return;
+    g->down_rows = down_rows(s, n_pairs);
+    g->bytes[PLAN_GPU_GATE] = g->bytes[PLAN_GPU_UP] = (uint64_t)(n_pairs * hp->n_ff_exp) * 4;
+    g->bytes[PLAN_GPU_DOWN] = (uint64_t)(n_pairs * g->down_rows) * 4;
+    g->bytes[PLAN_GPU_GROUPS] = (uint64_t)(n_pairs + hp->n_expert + 1) * 4;
+}
+
+static void attention_parts(const sizes *s, plan_gpu_parts *g)
+{
+    const fr_hparams *hp = &s->m->hp;
+    const fr_kv_rows *k = &s->kv.k, *v = &s->kv.v;
+    if (s->p->n_graphs > 1) {
+        bool whole, split;
+        kv_b_forms(s->m, &whole, &split);
+        uint64_t latent = (uint64_t)k->stored * 4;
+        uint64_t k_bytes = (uint64_t)(hp->n_head * (hp->qk_nope + (whole ? hp->v_head : 0))) * 4;
+        uint64_t v_bytes = split ? (uint64_t)(hp->n_head * hp->v_head) * 4 : 0;
+        g->chunk = chunk_positions(s, latent + k_bytes + v_bytes);
+        g->bytes[PLAN_GPU_LATENT] = bounded(latent, g->chunk);
+        g->bytes[PLAN_GPU_K] = bounded(k_bytes, g->chunk);
+        g->bytes[PLAN_GPU_V] = bounded(v_bytes, g->chunk);
+        g->bytes[PLAN_GPU_STATE] = (uint64_t)(s->n_ubatch * hp->n_head) * 2 * 4;
+    }
+    if (s->kv.window > 0) {
+        g->bytes[PLAN_GPU_STAGED_K] = (uint64_t)(s->n_ubatch * k->per_pos * k->stored) * 4;
+        g->bytes[PLAN_GPU_STAGED_V] = (uint64_t)(s->n_ubatch * v->per_pos * v->stored) * 4;
+    }
+}
+
+static plan_gpu_parts gpu_parts(const sizes *s)
+{
+    const fr_hparams *hp = &s->m->hp;
+    plan_gpu_parts g = {.total = 0};
+    for (int p = 0; p < s->p->n_graphs; p++)
+        g.bytes[PLAN_GPU_VALUES] =
+            max_u64(g.bytes[PLAN_GPU_VALUES], values_bytes(s, p, pass_tokens(s, p)));
+    uint64_t rows = widest_row(s->m) * 4;
+    g.bytes[PLAN_GPU_MATMUL] = max_u64(PLAN_GPU_TILE_ROWS * rows, MATMUL_BYTES / rows * rows);
+    g.bytes[PLAN_GPU_MOVED] = (uint64_t)(s->n_ubatch * widest_sum(s)) * 4;
+    g.bytes[PLAN_GPU_TURNS] = (uint64_t)(s->n_ubatch * hp->qk_rope) * 4;
+    g.bytes[PLAN_GPU_TOKENS] = (uint64_t)s->n_ubatch * 4;
+    g.bytes[PLAN_GPU_OUTPUTS] = (uint64_t)s->n_outputs * 4;
+    g.bytes[PLAN_GPU_FLAGS] = (uint64_t)hp->n_layer * 4;
+    expert_parts(s, &g);
+    attention_parts(s, &g);
+    for (int i = 0; i < PLAN_GPU_PARTS; i++) {
+        g.bytes[i] = gpu_aligned(g.bytes[i]);
+        g.total += g.bytes[i];
+    }
+    return g;
+}
+
+/* ---- answers -----------------------------------------------------------------------------------
+ */
+
+static bool make_sizes(const fr_model *m, const plan_passes *p, const fr_plan_options *o,
+                       int64_t n_ctx, int64_t n_ubatch, sizes *s)
+{
+    *s = (sizes){.m = m,
+                 .p = p,
+                 .o = o,
+                 .n_ctx = n_ctx,
+                 .n_ubatch = n_ubatch,
+                 .n_outputs = o->n_outputs,
+                 .n_threads = o->n_threads > 0 ? o->n_threads : DEFAULT_THREADS};
+    return fr_kv_layout_make(m, o->type_k, o->type_v, o->kv_window, &s->kv, NULL) == FR_OK;
 }
 
 plan_workspace plan_workspace_bytes(const fr_model *m, const plan_passes *p,
                                     const fr_plan_options *o, int64_t n_ctx, int64_t n_ubatch)
 {
-    sizes s = {.m = m,
-               .p = p,
-               .o = o,
-               .n_ctx = n_ctx,
-               .n_ubatch = n_ubatch,
-               .n_outputs = o->n_outputs,
-               .n_threads = o->n_threads > 0 ? o->n_threads : DEFAULT_THREADS};
-    if (fr_kv_layout_make(m, o->type_k, o->type_v, o->kv_window, &s.kv, NULL) != FR_OK)
+    sizes s;
+    if (!make_sizes(m, p, o, n_ctx, n_ubatch, &s))
         return (plan_workspace){0, 0};
-    return (plan_workspace){cpu_bytes(&s), gpu_bytes(&s)};
+    return (plan_workspace){cpu_bytes(&s), gpu_parts(&s).total};
+}
+
+plan_gpu_parts plan_gpu_workspace(const fr_model *m, const plan_passes *p, const fr_plan_options *o,
+                                  int64_t n_ctx, int64_t n_ubatch)
+{
+    sizes s;
+    if (!make_sizes(m, p, o, n_ctx, n_ubatch, &s))
+        return (plan_gpu_parts){.total = 0};
+    return gpu_parts(&s);
 }

@@ -27,6 +27,7 @@ struct fr_engine {
 struct fr_session {
     fr_engine *e;
     fr_kv *kv;
+    gpu_kv *gpu_kv;  /* NULL: all of the cache is in RAM */
     int32_t *tokens; /* n_ctx of them, n_tokens valid */
     int64_t n_tokens;
     float *logits;     /* n_outputs rows of n_vocab */

@@ -7,6 +7,7 @@
 #include "cpu/ops.h"
 #include "cuda/cuda.h"
 #include "engine/engine.h"
+#include "engine/gpu_kv.h"
 #include "kv/kv.h"
 #include "model/graph.h"
 #include "store/store.h"
@@ -28,7 +29,8 @@ typedef struct {
     const int32_t *outputs; /* indices of tokens whose logits are wanted, ascending */
     int64_t n_outputs;
     fr_kv *kv;
-    float *logits; /* n_outputs x n_vocab */
+    const gpu_kv *gpu_kv; /* NULL: all of the cache is in RAM */
+    float *logits;        /* n_outputs x n_vocab */
     const atomic_bool *cancel;
 } fr_exec_batch;
 

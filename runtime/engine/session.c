@@ -10,6 +10,18 @@ static double now_seconds(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
+static fr_status open_cache(fr_session *s, fr_err *err)
+{
+    const fr_engine *e = s->e;
+    bool *in_ram;
+    if (e->gpu)
+        FR_TRY(gpu_kv_open(e->gpu, e->plan, &e->kv, e->cfg.n_ctx, &s->gpu_kv, err));
+    FR_TRY(gpu_kv_in_ram(e->plan, e->kv.n_layer, &in_ram, err));
+    fr_status st = fr_kv_open(&e->kv, e->cfg.n_ctx, in_ram, &s->kv, err);
+    fr_mem_free(in_ram);
+    return st;
+}
+
 fr_status fr_session_open(fr_engine *e, fr_session **out, fr_err *err)
 {
     *out = NULL;
@@ -25,7 +37,7 @@ fr_status fr_session_open(fr_engine *e, fr_session **out, fr_err *err)
                              (size_t)e->model->hp.n_vocab * sizeof(float), err);
     if (!s->tokens || !s->outputs || !s->logits)
         goto out;
-    FR_TRY_OUT(st, fr_kv_open(&e->kv, e->cfg.n_ctx, &s->kv, err));
+    FR_TRY_OUT(st, open_cache(s, err));
     *out = s;
     return FR_OK;
 out:
@@ -38,6 +50,7 @@ void fr_session_close(fr_session *s)
     if (!s)
         return;
     fr_kv_close(s->kv);
+    gpu_kv_close(s->gpu_kv);
     fr_mem_free(s->tokens);
     fr_mem_free(s->outputs);
     fr_mem_free(s->logits);
@@ -115,6 +128,7 @@ static fr_status run_ubatch(fr_session *s, const int32_t *tokens, int64_t n, int
         .outputs = s->outputs,
         .n_outputs = n_outputs,
         .kv = s->kv,
+        .gpu_kv = s->gpu_kv,
         .logits = s->logits,
         .cancel = &s->cancel,
     };

@@ -71,7 +71,22 @@ size_t fr_kv_recent_bytes(const fr_kv_layout *l)
     return (recent_floats(l, &l->k) + recent_floats(l, &l->v)) * sizeof(float);
 }
 
-fr_status fr_kv_open(const fr_kv_layout *l, int64_t n_ctx, fr_kv **out, fr_err *err)
+static fr_status too_large(const fr_kv *kv, size_t n_layers, fr_err *err)
+{
+    char need[32];
+    uint64_t bytes;
+    if (__builtin_mul_overflow(kv->layer_bytes, (uint64_t)n_layers, &bytes))
+        bytes = UINT64_MAX;
+    return fr_fail(
+        err, FR_ENOMEM,
+        "KV cache: %s for %lld tokens in %s could not be had; use a shorter context (-c) or a "
+        "smaller type (-ctk q8_0)",
+        fr_format_bytes(bytes, need), (long long)kv->n_ctx,
+        fr_type_name(kv->layout.k.type, FR_LAYOUT_PLAIN));
+}
+
+fr_status fr_kv_open(const fr_kv_layout *l, int64_t n_ctx, const bool *here, fr_kv **out,
+                     fr_err *err)
 {
     *out = NULL;
     fr_kv *kv = FR_NEW(fr_kv, FR_MEM_ENGINE, 1, err);
@@ -80,29 +95,26 @@ fr_status fr_kv_open(const fr_kv_layout *l, int64_t n_ctx, fr_kv **out, fr_err *
     kv->layout = *l;
     kv->n_ctx = n_ctx;
     kv->layer_bytes = fr_kv_layer_bytes(l, n_ctx);
-    kv->data = fr_mem_array(FR_MEM_KV, (size_t)l->n_layer, kv->layer_bytes, err);
-    kv->recent = fr_mem_array(FR_MEM_KV, (size_t)l->n_layer, fr_kv_recent_bytes(l), err);
-    if (!kv->data || !kv->recent) {
-        char need[32];
-        uint64_t bytes;
-        if (__builtin_mul_overflow(kv->layer_bytes, (uint64_t)l->n_layer, &bytes))
-            bytes = UINT64_MAX;
-        fr_format_bytes(bytes, need);
-        fr_kv_close(kv);
-        return fr_fail(
-            err, FR_ENOMEM,
-            "KV cache: %s for %lld tokens in %s could not be had; use a shorter context (-c) or a "
-            "smaller type (-ctk q8_0)",
-            need, (long long)n_ctx, fr_type_name(l->k.type, FR_LAYOUT_PLAIN));
+    kv->slot = FR_NEW(int, FR_MEM_ENGINE, (size_t)l->n_layer, err);
+    int n = 0;
+    for (int64_t il = 0; kv->slot && il < l->n_layer; il++)
+        kv->slot[il] = !here || here[il] ? n++ : -1;
+    kv->data = fr_mem_array(FR_MEM_KV, (size_t)n, kv->layer_bytes, err);
+    kv->recent = fr_mem_array(FR_MEM_KV, (size_t)n, fr_kv_recent_bytes(l), err);
+    if (kv->slot && kv->data && kv->recent) {
+        *out = kv;
+        return FR_OK;
     }
-    *out = kv;
-    return FR_OK;
+    fr_status st = too_large(kv, (size_t)n, err);
+    fr_kv_close(kv);
+    return st;
 }
 
 void fr_kv_close(fr_kv *kv)
 {
     if (!kv)
         return;
+    fr_mem_free(kv->slot);
     fr_mem_free(kv->data);
     fr_mem_free(kv->recent);
     fr_mem_free(kv);
@@ -110,7 +122,7 @@ void fr_kv_close(fr_kv *kv)
 
 uint8_t *fr_kv_k(const fr_kv *kv, int layer)
 {
-    return kv->data + (size_t)layer * kv->layer_bytes;
+    return kv->data + (size_t)kv->slot[layer] * kv->layer_bytes;
 }
 
 uint8_t *fr_kv_v(const fr_kv *kv, int layer)
@@ -135,7 +147,7 @@ float *fr_kv_recent_k(const fr_kv *kv, int layer)
 {
     if (kv->layout.window == 0)
         return NULL;
-    return kv->recent + (size_t)layer * fr_kv_recent_bytes(&kv->layout) / sizeof(float);
+    return kv->recent + (size_t)kv->slot[layer] * fr_kv_recent_bytes(&kv->layout) / sizeof(float);
 }
 
 float *fr_kv_recent_v(const fr_kv *kv, int layer)

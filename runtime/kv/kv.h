@@ -52,12 +52,15 @@ typedef struct {
     fr_kv_layout layout;
     int64_t n_ctx; /* positions */
     size_t layer_bytes;
+    int *slot;          /* [n_layer], owned: which of the layers below, or -1: not here */
     uint8_t *data;      /* owned */
     float *recent;      /* owned; position p is row p % window of a layer's ring */
     int64_t exact_from; /* the rings hold positions from here to the end of the sequence */
 } fr_kv;
 
-fr_status fr_kv_open(const fr_kv_layout *l, int64_t n_ctx, fr_kv **out, fr_err *err);
+/* here: [n_layer], the layers that are kept in RAM; NULL: all. The others must not be asked for. */
+fr_status fr_kv_open(const fr_kv_layout *l, int64_t n_ctx, const bool *here, fr_kv **out,
+                     fr_err *err);
 void fr_kv_close(fr_kv *kv);
 
 /* Tells that positions [pos0, pos0 + n) were written to all layers, or that all from n on are

@@ -109,6 +109,7 @@ typedef struct {
     const fr_hparams *hp;
     fr_graph *g;
     bool expand;
+    const bool *apart;
     int x; /* the residual stream */
     fr_err *err;
 } builder;
@@ -289,63 +290,112 @@ static fr_status build_gather(builder *b, int il)
     return FR_OK;
 }
 
-/* x += down(silu(gate h) * up h) */
-static fr_status build_dense(builder *b, int il, int h, fr_role gate_role, fr_role up_role,
-                             fr_role down_role)
+/* y = down(silu(gate h) * up h) */
+static fr_status build_swiglu(builder *b, int il, int h, fr_role gate_role, fr_role up_role,
+                              fr_role down_role, int *y)
 {
-    int gate, up, y;
+    int gate, up;
     FR_TRY(matmul(b, il, gate_role, all(b, h), "ffn_gate", &gate));
     FR_TRY(matmul(b, il, up_role, all(b, h), "ffn_up", &up));
     FR_TRY(node(b, FR_OP_SWIGLU, il, all(b, gate), all(b, up), all(b, gate), -1, -1));
-    FR_TRY(matmul(b, il, down_role, all(b, gate), "ffn_down", &y));
-    return add_to(b, il, b->x, y);
+    return matmul(b, il, down_role, all(b, gate), "ffn_down", y);
 }
 
-static fr_status build_routed(builder *b, int il, int h)
+/* The chosen experts of every token, and their weights. */
+static fr_status build_router(builder *b, int il, int h, int *ids, int *weights)
 {
-    const fr_hparams *hp = b->hp;
     int logits;
     FR_TRY(matmul(b, il, FR_ROLE_FFN_GATE_INP, all(b, h), "router_logits", &logits));
-    int ids = value(b, "expert_ids", hp->n_expert_used);
-    int weights = value(b, "expert_weights", hp->n_expert_used);
-    int y = value(b, "moe_out", hp->n_embd);
-    if (ids < 0 || weights < 0 || y < 0)
+    *ids = value(b, "expert_ids", b->hp->n_expert_used);
+    *weights = value(b, "expert_weights", b->hp->n_expert_used);
+    if (*ids < 0 || *weights < 0)
         return FR_ENOMEM;
-    FR_TRY(graph_node(b->g,
+    return graph_node(b->g,
                       (fr_node){.op = FR_OP_ROUTER,
                                 .layer = il,
                                 .in = {all(b, logits), GRAPH_NONE, GRAPH_NONE},
-                                .out = {all(b, ids), all(b, weights)},
+                                .out = {all(b, *ids), all(b, *weights)},
                                 .weight = {have(b->m, il, FR_ROLE_EXP_PROBS_B), -1, -1}},
-                      b->err));
-    FR_TRY(graph_node(b->g,
+                      b->err);
+}
+
+static fr_status build_experts(builder *b, int il, int h, int ids, int weights, int *y)
+{
+    if ((*y = value(b, "moe_out", b->hp->n_embd)) < 0)
+        return FR_ENOMEM;
+    return graph_node(b->g,
                       (fr_node){.op = FR_OP_MOE,
                                 .layer = il,
                                 .in = {all(b, h), all(b, ids), all(b, weights)},
-                                .out = {all(b, y), GRAPH_NONE},
+                                .out = {all(b, *y), GRAPH_NONE},
                                 .weight = {have(b->m, il, FR_ROLE_FFN_GATE_EXPS),
                                            have(b->m, il, FR_ROLE_FFN_UP_EXPS),
                                            have(b->m, il, FR_ROLE_FFN_DOWN_EXPS)}},
-                      b->err));
-    return add_to(b, il, b->x, y);
+                      b->err);
+}
+
+/* One product of the chosen experts: a row of `cols` for each. */
+static fr_status expert_rows(builder *b, int il, fr_role role, fr_view x, int ids, int64_t cols,
+                             const char *name, int *rows)
+{
+    if ((*rows = value(b, name, b->hp->n_expert_used * cols)) < 0)
+        return FR_ENOMEM;
+    fr_view out = graph_part(*rows, 0, cols, b->hp->n_expert_used, cols);
+    return node(b, FR_OP_MATMUL_IDS, il, x, all(b, ids), out, have(b->m, il, role), -1);
+}
+
+/* The same as build_experts, from single products. */
+static fr_status build_experts_apart(builder *b, int il, int h, int ids, int weights, int *y)
+{
+    const fr_hparams *hp = b->hp;
+    int gate, up, down;
+    FR_TRY(expert_rows(b, il, FR_ROLE_FFN_GATE_EXPS, all(b, h), ids, hp->n_ff_exp, "gate_rows",
+                       &gate));
+    FR_TRY(expert_rows(b, il, FR_ROLE_FFN_UP_EXPS, all(b, h), ids, hp->n_ff_exp, "up_rows", &up));
+    FR_TRY(node(b, FR_OP_SWIGLU, il, all(b, gate), all(b, up), all(b, gate), -1, -1));
+    fr_view rows = graph_part(gate, 0, hp->n_ff_exp, hp->n_expert_used, hp->n_ff_exp);
+    FR_TRY(expert_rows(b, il, FR_ROLE_FFN_DOWN_EXPS, rows, ids, hp->n_embd, "down_rows", &down));
+    if ((*y = value(b, "moe_out", hp->n_embd)) < 0)
+        return FR_ENOMEM;
+    fr_view each = graph_part(down, 0, hp->n_embd, hp->n_expert_used, hp->n_embd);
+    return node(b, FR_OP_MIX, il, each, all(b, weights), all(b, *y), -1, -1);
+}
+
+/* The shared expert comes before the routed ones: a GPU then computes it while the CPU is at
+ * those. */
+static fr_status build_routed(builder *b, int il, int h)
+{
+    bool shared = b->hp->n_expert_shared > 0;
+    int ids, weights, y, y_shared = -1;
+    FR_TRY(build_router(b, il, h, &ids, &weights));
+    if (shared)
+        FR_TRY(build_swiglu(b, il, h, FR_ROLE_FFN_GATE_SHEXP, FR_ROLE_FFN_UP_SHEXP,
+                            FR_ROLE_FFN_DOWN_SHEXP, &y_shared));
+    FR_TRY(b->apart && b->apart[il] ? build_experts_apart(b, il, h, ids, weights, &y)
+                                    : build_experts(b, il, h, ids, weights, &y));
+    FR_TRY(add_to(b, il, b->x, y));
+    return shared ? add_to(b, il, b->x, y_shared) : FR_OK;
 }
 
 static fr_status build_ffn(builder *b, int il)
 {
-    int h;
+    int h, y;
     FR_TRY(norm_new(b, il, FR_ROLE_FFN_NORM, b->x, "ffn_norm", &h));
-    if (il < b->hp->n_layer_dense_lead)
-        return build_dense(b, il, h, FR_ROLE_FFN_GATE, FR_ROLE_FFN_UP, FR_ROLE_FFN_DOWN);
-    FR_TRY(build_routed(b, il, h));
-    if (b->hp->n_expert_shared > 0)
-        FR_TRY(build_dense(b, il, h, FR_ROLE_FFN_GATE_SHEXP, FR_ROLE_FFN_UP_SHEXP,
-                           FR_ROLE_FFN_DOWN_SHEXP));
-    return FR_OK;
+    if (il >= b->hp->n_layer_dense_lead)
+        return build_routed(b, il, h);
+    FR_TRY(build_swiglu(b, il, h, FR_ROLE_FFN_GATE, FR_ROLE_FFN_UP, FR_ROLE_FFN_DOWN, &y));
+    return add_to(b, il, b->x, y);
 }
 
 static fr_status build(const fr_model *m, const fr_graph_config *cfg, fr_graph *g, fr_err *err)
 {
-    builder bd = {.m = m, .hp = &m->hp, .g = g, .expand = cfg->expand, .err = err}, *b = &bd;
+    builder bd = {.m = m,
+                  .hp = &m->hp,
+                  .g = g,
+                  .expand = cfg->expand,
+                  .apart = cfg->apart,
+                  .err = err},
+            *b = &bd;
     int n_layer = (int)m->hp.n_layer, h;
     if ((b->x = value(b, "x", m->hp.n_embd)) < 0)
         return FR_ENOMEM;

@@ -43,6 +43,8 @@ typedef struct {
  * SWIGLU       gate         up           -          y (or gate)   -        -
  * ROUTER       logits       -            -          ids           weights  selection bias, or -1
  * MOE          x            ids          weights    y             -        gate, up, down
+ * MATMUL_IDS   x (1 or all) ids          -          rows          -        w of the experts
+ * MIX          rows         weights      -          y             -        -
  * GATHER       x            -            -          y (outputs)   -        - */
 typedef struct {
     fr_op op;
@@ -51,8 +53,11 @@ typedef struct {
     int weight[3]; /* indices into the model's weights, or -1 */
 } fr_node;
 
+/* MATMUL_IDS gives a row for each of a token's experts, of its one input row or of a row each; MIX
+ * adds such rows up, weighted. Together with SWIGLU they are a MOE whose matrices are apart. */
 typedef struct fr_graph_config {
-    bool expand; /* attention by ATTN_EXPAND instead of ATTN_LATENT (latent cache only) */
+    bool expand;       /* attention by ATTN_EXPAND instead of ATTN_LATENT (latent cache only) */
+    const bool *apart; /* [n_layer]: routed experts as single products; NULL: none */
 } fr_graph_config;
 
 typedef struct fr_graph {

@@ -96,7 +96,7 @@ static totals plan(const char *path, const fr_engine_config *cfg)
     totals t = {0, 0, 0, 0};
     assert_ok(fr_gguf_open(path, FR_GGUF_HEADERS_ONLY, &g, &err));
     assert_ok(fr_model_open(g, cfg->mla, &m, &err));
-    assert_ok(plan_passes_open(m, &passes, &err));
+    assert_ok(plan_passes_open(m, NULL, false, &passes, &err));
     for (int i = 0; i < m->n_weights; i++) {
         const fr_model_weight *w = &m->weights[i];
         uint64_t bytes =

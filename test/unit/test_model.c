@@ -567,7 +567,7 @@ static void test_sizes_that_overflow(void **state)
             m.hp.n_layer = layers;
             assert_ok(fr_kv_layout_make(&m, FR_TYPE_F32, FR_TYPE_F32, 0, &layout, &err));
             for (int64_t n_ctx = 1 << 29; n_ctx <= INT32_MAX; n_ctx += 1 << 29) {
-                assert_int_equal(fr_kv_open(&layout, n_ctx, &kv, &err), FR_ENOMEM);
+                assert_int_equal(fr_kv_open(&layout, n_ctx, NULL, &kv, &err), FR_ENOMEM);
                 assert_non_null(strstr(err.text, "KV cache"));
                 assert_null(kv);
             }
