@@ -108,17 +108,84 @@ static fr_status started(fr_gpu_stream *s, const char *call, fr_err *err)
 
 /* ---- devices -------------------------------------------------------------------------------- */
 
+/* Why there are no devices: the commonest reason is a driver that is missing or older than the
+ * runtime in this build. Versions count 1000 * major + 10 * minor. */
+static void no_devices(cudaError_t e, fr_err *why)
+{
+    int driver = 0, runtime = 0;
+    cudaDriverGetVersion(&driver);
+    cudaRuntimeGetVersion(&runtime);
+    cudaGetLastError();
+    if (driver == 0)
+        fr_fail(why, FR_ENOTFOUND, "GPUs: found none (no driver), expected a CUDA device");
+    else if (e == cudaErrorInsufficientDriver)
+        fr_fail(why, FR_ENOTFOUND,
+                "GPUs: found none (a driver for CUDA %d.%d), expected one for CUDA %d.%d or later; "
+                "update the driver",
+                driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+    else
+        fr_fail(why, FR_ENOTFOUND, "GPUs: found none (%s), expected a CUDA device",
+                e == cudaSuccess ? "the driver sees no device" : cudaGetErrorString(e));
+}
+
 static int device_count(fr_err *why)
 {
     int n = 0;
     cudaError_t e = cudaGetDeviceCount(&n);
-    if (e != cudaSuccess || n <= 0) {
+    if (e == cudaSuccess && n > 0)
+        return n;
+    no_devices(e, why);
+    return 0;
+}
+
+/* Operations (two a multiply-add) of a processor in a cycle, dense: float16 products with float32
+ * sums, int8 products. From the tables of NVIDIA's whitepapers on Turing, GA100, GA102, Ada, Hopper
+ * and Blackwell: peak rate / (processors * boost clock). Where cards of one capability differ (7.5,
+ * 8.6, 8.9, 12.0), those for players: some others do twice as many float16. */
+struct Rates {
+    int major, minor;
+    double f16, int8;
+};
+static const Rates rates[] = {{7, 5, 512, 2048}, {8, 0, 2048, 4096}, {8, 6, 512, 2048},
+                              {8, 9, 512, 2048}, {9, 0, 4096, 8192}, {10, 0, 8192, 16384},
+                              {12, 0, 512, 2048}};
+
+/* 0 for what the runtime does not know. */
+static double attribute(int device, cudaDeviceAttr which)
+{
+    int v = 0;
+    if (cudaDeviceGetAttribute(&v, which, device) != cudaSuccess)
         cudaGetLastError();
-        fr_fail(why, FR_ENOTFOUND, "GPUs: found none (%s), expected a CUDA device and its driver",
-                cudaGetErrorString(e));
-        return 0;
-    }
-    return n;
+    return v > 0 ? v : 0;
+}
+
+/* Clocks are in kHz; memory moves data twice a cycle. */
+static void fill_rates(int device, fr_gpu_info *out)
+{
+    double cycles = 1e3 * attribute(device, cudaDevAttrClockRate) * out->n_processors;
+    out->bandwidth = 2 * 1e3 * attribute(device, cudaDevAttrMemoryClockRate) *
+                     attribute(device, cudaDevAttrGlobalMemoryBusWidth) / 8;
+    for (const Rates &r : rates)
+        if (r.major == out->major && r.minor == out->minor) {
+            out->f16_ops = cycles * r.f16;
+            out->int8_ops = cycles * r.int8;
+        }
+}
+
+/* Whether kernels can run there. */
+static void check_usable(fr_gpu_info *out)
+{
+    if (out->major * 10 + out->minor < 75)
+        snprintf(out->why_not, sizeof out->why_not,
+                 "found compute capability %d.%d, expected 7.5 or newer", out->major, out->minor);
+    else if (code_check() != cudaSuccess)
+        snprintf(out->why_not, sizeof out->why_not,
+                 "found no code for compute capability %d.%d, expected a build with it in "
+                 "FERRY_CUDA_ARCHS",
+                 out->major, out->minor);
+    else
+        out->usable = true;
+    cudaGetLastError();
 }
 
 static fr_status device_info(int device, fr_gpu_info *out, fr_err *err)
@@ -140,7 +207,11 @@ static fr_status device_info(int device, fr_gpu_info *out, fr_err *err)
     out->n_copy_engines = p.asyncEngineCount;
     out->shared_bytes = p.sharedMemPerBlockOptin;
     out->l2_bytes = (size_t)p.l2CacheSize;
-    out->usable = p.major >= 8;
+#ifdef FERRY_CUDA_SIM
+    out->simulated = true;
+#endif
+    fill_rates(device, out);
+    check_usable(out);
     return FR_OK;
 }
 

@@ -30,7 +30,11 @@ typedef struct {
     int n_processors, n_copy_engines;
     size_t shared_bytes; /* most of a block */
     size_t l2_bytes;
-    bool usable; /* this build has code for it */
+    double bandwidth;         /* of its memory, bytes a second; 0: not known */
+    double f16_ops, int8_ops; /* dense matrix products, operations a second; 0: not known */
+    bool usable;              /* new enough, and this build has code for it */
+    bool simulated;
+    char why_not[126]; /* "" when usable, else "found ..., expected ..." */
 } fr_gpu_info;
 
 /* ---- operations -----------------------------------------------------------------------------
@@ -286,6 +290,10 @@ typedef struct {
 /* The backends of this build; NULL where it has none. */
 const fr_gpu *fr_gpu_cuda(void);
 const fr_gpu *fr_gpu_sim(void);
+
+/* Bytes a second that copies of pinned memory reach, from and to the host, one way at a time. Takes
+ * some 50 ms and 16 MiB of the device and of RAM; the device should have nothing else to do. */
+fr_status fr_gpu_link_speed(const fr_gpu *gpu, int device, double *h2d, double *d2h, fr_err *err);
 
 /* ---- the simulator's controls (FR_EUNSUPPORTED in a build without it) ------------------------ */
 

@@ -20,7 +20,8 @@ cudaError_t launch_rows(const fr_gpu_rows_args &a, cudaStream_t stream);
 cudaError_t launch_matvec(const fr_gpu_matmul_args &a, cudaStream_t stream);
 cudaError_t launch_matmul(const fr_gpu_matmul_args &a, cudaStream_t stream);
 
-/* ops.cu */
+/* ops.cu; code_check: whether this build has code for the current device */
+cudaError_t code_check();
 cudaError_t launch_rms_norm(const fr_gpu_norm_args &a, cudaStream_t stream);
 cudaError_t launch_rope(const fr_gpu_rope_args &a, cudaStream_t stream);
 cudaError_t launch_router(const fr_gpu_router_args &a, cudaStream_t stream);

@@ -29,6 +29,12 @@ static __global__ void __launch_bounds__(BLOCK) rms_norm(fr_gpu_norm_args a)
         y[i] = x[i] * factor * a.w_d[i];
 }
 
+cudaError_t code_check()
+{
+    cudaFuncAttributes found;
+    return cudaFuncGetAttributes(&found, (const void *)rms_norm);
+}
+
 cudaError_t launch_rms_norm(const fr_gpu_norm_args &a, cudaStream_t stream)
 {
     return FERRY_LAUNCH(rms_norm, row_blocks(a.n_tokens), dim3(BLOCK), 0, stream, a);

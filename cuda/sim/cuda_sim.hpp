@@ -273,10 +273,15 @@ static inline void __threadfence_block()
     X(cudaErrorInvalidValue, 1, "invalid argument")                                                \
     X(cudaErrorMemoryAllocation, 2, "out of memory")                                               \
     X(cudaErrorInvalidConfiguration, 9, "invalid configuration argument")                          \
+    X(cudaErrorInsufficientDriver, 35,                                                             \
+      "CUDA driver version is insufficient for CUDA runtime "                                      \
+      "version")                                                                                   \
     X(cudaErrorInvalidMemcpyDirection, 21, "invalid copy direction")                               \
     X(cudaErrorNoDevice, 100, "no CUDA-capable device is detected")                                \
     X(cudaErrorInvalidDevice, 101, "invalid device ordinal")                                       \
     X(cudaErrorInvalidResourceHandle, 400, "invalid resource handle")                              \
+    X(cudaErrorNoKernelImageForDevice, 209,                                                        \
+      "no kernel image is available for execution on the device")                                  \
     X(cudaErrorNotReady, 600, "device not ready")                                                  \
     X(cudaErrorIllegalAddress, 700, "an illegal memory access was encountered")                    \
     X(cudaErrorLaunchTimeout, 702, "a wait never completes")                                       \
@@ -307,6 +312,11 @@ enum {
     cudaFuncAttributeMaxDynamicSharedMemorySize = 8,
     cudaStreamCaptureModeThreadLocal = 1
 };
+enum cudaDeviceAttr {
+    cudaDevAttrClockRate = 13,
+    cudaDevAttrMemoryClockRate = 36,
+    cudaDevAttrGlobalMemoryBusWidth = 37
+};
 typedef struct Stream *cudaStream_t;
 typedef struct Event *cudaEvent_t;
 typedef struct Graph *cudaGraph_t;
@@ -320,10 +330,18 @@ struct cudaDeviceProp {
     int pciDomainID, pciBusID, pciDeviceID, asyncEngineCount, l2CacheSize;
 };
 
+struct cudaFuncAttributes {
+    int maxThreadsPerBlock;
+};
+
 const char *cudaGetErrorName(cudaError_t e);
 const char *cudaGetErrorString(cudaError_t e);
 cudaError_t cudaGetLastError();
+cudaError_t cudaDriverGetVersion(int *version);
+cudaError_t cudaRuntimeGetVersion(int *version);
 cudaError_t cudaGetDeviceCount(int *n);
+cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int device);
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *out, const void *kernel);
 cudaError_t cudaSetDevice(int device);
 cudaError_t cudaGetDevice(int *device);
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int device);

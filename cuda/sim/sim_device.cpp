@@ -25,6 +25,7 @@ static thread_local cudaError_t last_error = cudaSuccess;
 static std::string last_text;
 static std::map<uintptr_t, Allocation> allocations; /* by first byte */
 
+enum { RUNTIME_VERSION = 13000 };
 enum { GRAIN = 512, RED_BYTES = 256, RED = 0xE7, FRESH = 0xC5 };
 
 cudaError_t fail(cudaError_t e)
@@ -461,8 +462,45 @@ cudaError_t cudaGetDeviceCount(int *n)
 {
     start_once();
     Locked l;
+    *n = 0;
+    if (settings.driver < RUNTIME_VERSION)
+        return fail(cudaErrorInsufficientDriver);
     *n = (int)devices.size();
     return fail(*n > 0 ? cudaSuccess : cudaErrorNoDevice);
+}
+
+cudaError_t cudaDriverGetVersion(int *version)
+{
+    start_once();
+    Locked l;
+    *version = (int)settings.driver;
+    return cudaSuccess;
+}
+
+cudaError_t cudaRuntimeGetVersion(int *version)
+{
+    *version = RUNTIME_VERSION;
+    return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int device)
+{
+    start_once();
+    Locked l;
+    if (device < 0 || (size_t)device >= devices.size())
+        return fail(cudaErrorInvalidDevice);
+    *value = (int)(attribute == cudaDevAttrClockRate         ? 1000 * settings.clock_mhz
+                   : attribute == cudaDevAttrMemoryClockRate ? 1000 * settings.memory_mhz
+                                                             : settings.bus_bits);
+    return cudaSuccess;
+}
+
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *out, const void *)
+{
+    start_once();
+    Locked l;
+    *out = {1024};
+    return settings.no_code ? fail(cudaErrorNoKernelImageForDevice) : cudaSuccess;
 }
 
 cudaError_t cudaSetDevice(int device)
@@ -494,8 +532,8 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int device)
     p->totalGlobalMem = devices[(size_t)device]->total;
     p->sharedMemPerBlock = 48 << 10;
     p->sharedMemPerBlockOptin = (size_t)settings.shared_kb << 10;
-    p->major = 8;
-    p->minor = 6;
+    p->major = (int)settings.capability / 10;
+    p->minor = (int)settings.capability % 10;
     p->multiProcessorCount = 4;
     p->warpSize = 32;
     p->maxThreadsPerBlock = 1024;

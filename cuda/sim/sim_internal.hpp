@@ -96,6 +96,12 @@ static inline void quiet_release(void *token)
     X(d2h_gbs, 25, "and from it")                                                                  \
     X(copy_us, 8, "start of a copy")                                                               \
     X(shared_kb, 99, "most shared memory of a block")                                              \
+    X(capability, 86, "compute capability of the devices, without its point")                      \
+    X(clock_mhz, 0, "of their processors; 0: not known")                                           \
+    X(memory_mhz, 0, "of their memory; 0: not known")                                              \
+    X(bus_bits, 0, "width of their memory's bus; 0: not known")                                    \
+    X(no_code, 0, "1: kernels have no code for the devices")                                       \
+    X(driver, 13000, "version of the driver; 13000 is the runtime's, 0: there is none")            \
     X(stack_kb, 64, "stack of a CUDA thread (256 under sanitizers)")                               \
     X(fail_alloc, 0, "n: the n-th allocation from now on fails")                                   \
     X(fail_copy, 0, "n: the n-th copy fails")                                                      \
