@@ -15,7 +15,7 @@ namespace FERRY_GPU_NS
 /* Most blocks along y and z of a grid; launchers go on in further launches beyond. */
 static const int64_t GRID_MOST = 65535;
 
-/* dense.cu; cudaErrorInvalidValue for a (type, layout) that does not exist */
+/* dense.cu, matvec.cu, matmul.cu; cudaErrorInvalidValue for a (type, layout) that does not exist */
 cudaError_t launch_rows(const fr_gpu_rows_args &a, cudaStream_t stream);
 cudaError_t launch_matvec(const fr_gpu_matmul_args &a, cudaStream_t stream);
 cudaError_t launch_matmul(const fr_gpu_matmul_args &a, cudaStream_t stream);

@@ -3,7 +3,7 @@
 #ifndef FR_CUDA_MATMUL_CUH
 #define FR_CUDA_MATMUL_CUH
 
-#include "cuda/device_code.cuh"
+#include "cuda/atoms.cuh"
 #include "cuda/launchers.h"
 
 namespace FERRY_GPU_NS
@@ -37,8 +37,9 @@ enum { MM_ROW_THREADS = MM_ROWS / MM_THREAD_ROWS };
 /* Columns [c0, c0 + MM_COLS) of rows [row0, row0 + MM_ROWS) of the matrix at `mat`, zeros beyond
  * its end: ws[column][row]. */
 template <class F>
-__device__ __forceinline__ void decode_tile(const uint8_t *mat, const MatmulJob &job, int64_t row0,
-                                            int64_t c0, float (&ws)[MM_COLS][MM_PITCH])
+__device__ __forceinline__ void decode_weights(const uint8_t *mat, const MatmulJob &job,
+                                               int64_t row0, int64_t c0,
+                                               float (&ws)[MM_COLS][MM_PITCH])
 {
     int64_t row = row0 + threadIdx.x % MM_ROWS;
     const RowOf<F> w(mat, row < job.rows ? row : 0, job.cols);
@@ -47,10 +48,51 @@ __device__ __forceinline__ void decode_tile(const uint8_t *mat, const MatmulJob 
         ws[c][threadIdx.x % MM_ROWS] = row < job.rows && c0 + c < job.cols ? w.at(c0 + c) : 0.0f;
 }
 
+/* The same of a form with atoms. Neighbouring threads have neighbouring bytes: quads of rows, or
+ * columns of one row. */
+template <class F>
+__device__ __forceinline__ void decode_atoms(const uint8_t *mat, const MatmulJob &job, int64_t row0,
+                                             int64_t c0, float (&ws)[MM_COLS][MM_PITCH])
+{
+    using A = Atoms<F>;
+    constexpr int units = MM_ROWS / A::rows;
+    for (int i = threadIdx.x; i < units * A::per; i += MM_THREADS) {
+        int unit = A::rows > 1 ? i % units : i / A::per, a = A::rows > 1 ? i / units : i % A::per;
+        int64_t row = row0 + unit * A::rows;
+        Atom<A::rows, A::runs> w = {};
+        if (row < job.rows) {
+            int b;
+            const RowOf<F> at(mat, row, job.cols);
+            const uint8_t *blk = block_of<F>(at.blocks, c0 / 32, b);
+            A::load(blk, (int)at.k / A::rows, b, a, w);
+        }
+        FERRY_UNROLL
+        for (int r = 0; r < A::rows; r++)
+            FERRY_UNROLL
+        for (int run = 0; run < A::runs; run++)
+            FERRY_UNROLL
+        for (int c = 0; c < 4; c++) {
+            float low = A::has_low ? -w.low[r] : 0.0f;
+            ws[A::column(a, run) + c][unit * A::rows + r] =
+                fmaf(w.scale[r][run], w.q[r][run][c], low);
+        }
+    }
+}
+
+template <class F, bool ATOMS>
+__device__ __forceinline__ void decode_tile(const uint8_t *mat, const MatmulJob &job, int64_t row0,
+                                            int64_t c0, float (&ws)[MM_COLS][MM_PITCH])
+{
+    if constexpr (ATOMS)
+        decode_atoms<F>(mat, job, row0, c0, ws);
+    else
+        decode_weights<F>(mat, job, row0, c0, ws);
+}
+
 /* The same columns of the tile's vectors, which begin at x + at[i]; at[i] < 0: zeros. */
-static __device__ __forceinline__ void fetch_vectors(const MatmulJob &job, int64_t c0,
-                                                     const int64_t (&at)[MM_PAIRS],
-                                                     float (&xs)[MM_COLS][MM_PITCH])
+__device__ __forceinline__ void fetch_vectors(const MatmulJob &job, int64_t c0,
+                                              const int64_t (&at)[MM_PAIRS],
+                                              float (&xs)[MM_COLS][MM_PITCH])
 {
     int lane = threadIdx.x % WARP;
     for (int i = threadIdx.x / WARP; i < MM_PAIRS; i += MM_THREADS / WARP)
@@ -58,12 +100,12 @@ static __device__ __forceinline__ void fetch_vectors(const MatmulJob &job, int64
 }
 
 /* Row i of a thread: neighbours have neighbouring quads of rows, against bank conflicts. */
-static __device__ __forceinline__ int thread_row(int i)
+__device__ __forceinline__ int thread_row(int i)
 {
     return i / 4 * (MM_ROWS / 2) + threadIdx.x % MM_ROW_THREADS * 4 + i % 4;
 }
 
-static __device__ __forceinline__ int thread_pair(int j)
+__device__ __forceinline__ int thread_pair(int j)
 {
     return (int)threadIdx.x / MM_ROW_THREADS * MM_THREAD_PAIRS + j;
 }
@@ -71,9 +113,9 @@ static __device__ __forceinline__ int thread_pair(int j)
 typedef float MatmulSums[MM_THREAD_PAIRS][MM_THREAD_ROWS];
 
 /* sums += the product of what is in shared memory. */
-static __device__ __forceinline__ void multiply_tile(const float (&ws)[MM_COLS][MM_PITCH],
-                                                     const float (&xs)[MM_COLS][MM_PITCH],
-                                                     MatmulSums &sums)
+__device__ __forceinline__ void multiply_tile(const float (&ws)[MM_COLS][MM_PITCH],
+                                              const float (&xs)[MM_COLS][MM_PITCH],
+                                              MatmulSums &sums)
 {
     for (int c = 0; c < MM_COLS; c++) {
         float4 a = *(const float4 *)&ws[c][thread_row(0)];
@@ -116,7 +158,7 @@ struct PairList {
 };
 
 /* Zeros for the rows of this block in the pairs that have no matrix. */
-static __device__ void clear_pairs(const MatmulJob &job, const PairList &list, int64_t row0)
+__device__ inline void clear_pairs(const MatmulJob &job, const PairList &list, int64_t row0)
 {
     int64_t row = row0 + threadIdx.x % MM_ROWS;
     int64_t step = (int64_t)gridDim.z * (MM_THREADS / MM_ROWS);
@@ -125,9 +167,8 @@ static __device__ void clear_pairs(const MatmulJob &job, const PairList &list, i
         job.y[list.token(job, i) * job.ldy + list.pick(job, i) * job.y_stride + row] = 0;
 }
 
-static __device__ __forceinline__ void store_sums(const MatmulJob &job, const PairList &list,
-                                                  int64_t tile, int64_t row0,
-                                                  const MatmulSums &sums)
+__device__ __forceinline__ void store_sums(const MatmulJob &job, const PairList &list, int64_t tile,
+                                           int64_t row0, const MatmulSums &sums)
 {
     FERRY_UNROLL
     for (int j = 0; j < MM_THREAD_PAIRS; j++) {
@@ -144,7 +185,8 @@ static __device__ __forceinline__ void store_sums(const MatmulJob &job, const Pa
 
 /* Grid: tiles of rows, matrices (one more for pairs of none), tiles of pairs as far as they go.
  * Every sum is one thread's, over ascending columns. */
-template <class F> __global__ void __launch_bounds__(MM_THREADS) matmul_tiles(MatmulJob job)
+template <class F, bool ATOMS>
+__global__ void __launch_bounds__(MM_THREADS) matmul_tiles(MatmulJob job)
 {
     FERRY_SHARED(float, ws, [MM_COLS][MM_PITCH]);
     FERRY_SHARED(float, xs, [MM_COLS][MM_PITCH]);
@@ -164,7 +206,7 @@ template <class F> __global__ void __launch_bounds__(MM_THREADS) matmul_tiles(Ma
                 p < list.n ? list.token(job, p) * job.ldx + list.pick(job, p) * job.x_stride : -1;
         __syncthreads();
         for (int64_t c0 = 0; c0 < job.cols; c0 += MM_COLS) {
-            decode_tile<F>(mat, job, row0, c0, ws);
+            decode_tile<F, ATOMS>(mat, job, row0, c0, ws);
             fetch_vectors(job, c0, at, xs);
             __syncthreads();
             if (tile + thread_pair(0) < list.n)
@@ -178,7 +220,10 @@ template <class F> __global__ void __launch_bounds__(MM_THREADS) matmul_tiles(Ma
 template <class F>
 static cudaError_t matmul_form(const MatmulJob &job, dim3 grid, cudaStream_t stream)
 {
-    return FERRY_LAUNCH((matmul_tiles<F>), grid, dim3(MM_THREADS), 0, stream, job);
+    if constexpr (Atoms<F>::there)
+        if (fits_atoms<F>(job.base, job.mat_bytes, job.cols, job.x, job.ldx, job.x_stride))
+            return FERRY_LAUNCH((matmul_tiles<F, true>), grid, dim3(MM_THREADS), 0, stream, job);
+    return FERRY_LAUNCH((matmul_tiles<F, false>), grid, dim3(MM_THREADS), 0, stream, job);
 }
 
 typedef cudaError_t (*matmul_fn)(const MatmulJob &job, dim3 grid, cudaStream_t stream);

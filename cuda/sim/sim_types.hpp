@@ -88,6 +88,12 @@ static inline float __half2float(half h)
 {
     return (float)h;
 }
+static inline half __ushort_as_half(unsigned short bits)
+{
+    half h;
+    h.bits = bits;
+    return h;
+}
 static inline half2 __floats2half2_rn(float a, float b)
 {
     return {half(a), half(b)};
@@ -136,6 +142,15 @@ static inline int __dp4a(int a, int b, int c)
     for (int i = 0; i < 32; i += 8)
         c += (int)(int8_t)(a >> i) * (int)(int8_t)(b >> i);
     return c;
+}
+/* Byte n of the result is the one of a's four and b's four that nibble n of `which` names. */
+static inline unsigned __byte_perm(unsigned a, unsigned b, unsigned which)
+{
+    const uint64_t both = (uint64_t)b << 32 | a;
+    unsigned out = 0;
+    for (int i = 0; i < 4; i++)
+        out |= (unsigned)(both >> (8 * (which >> (4 * i) & 7)) & 255) << (8 * i);
+    return out;
 }
 static inline int __popc(unsigned x)
 {

@@ -5,7 +5,7 @@
 set(CMAKE_CUDA_ARCHITECTURES "${FERRY_CUDA_ARCHS}") # before any target
 ferry_box(cuda cuda DEPS quant)
 # Kernels of all types, and the others.
-set(cuda_dense dense matmul_plain matmul_il matmul_native)
+set(cuda_dense dense matvec matmul_plain matmul_il matmul_native)
 set(cuda_others backend matmul ops attention attention_chunks kv_cache)
 set(FERRY_HAVE_CUDA OFF)
 set(FERRY_HAVE_CUDA_SIM OFF)
