@@ -288,13 +288,15 @@ static double over(double amount, double rate)
 int64_t fr_schedule_stream_from(const fr_model *m, const fr_plan *plan)
 {
     double links = 0, gpu_ops = 0, bytes, weights, n_expert = (double)m->hp.n_expert;
+    int n_gpus = 0;
     for (int d = 1; d < plan->n_devices; d++)
         if (plan->devices[d].staging > 0) {
             links += plan->hw.gpus[d - 1].h2d;
             gpu_ops += plan->hw.gpus[d - 1].f16_ops;
+            n_gpus++;
         }
     ram_experts(m, plan, &bytes, &weights);
-    if (bytes == 0 || n_expert == 0)
+    if (n_gpus == 0 || bytes == 0 || n_expert == 0)
         return INT64_MAX;
     double used = (double)m->hp.n_expert_used / n_expert;
     for (int64_t n = FR_STREAM_LEAST; n <= 1 << 20; n *= 2) {
@@ -302,7 +304,7 @@ int64_t fr_schedule_stream_from(const fr_model *m, const fr_plan *plan)
         double cpu =
             larger(over(bytes * hit, plan->hw.ram_bandwidth), over(ops, plan->hw.cpu_int8_ops));
         double gpu = larger(over(bytes * hit, links), over(ops, gpu_ops));
-        if (links > 0 ? gpu < cpu : n >= FR_STREAM_LEAST)
+        if (links <= 0 || gpu < cpu) /* unknown links: as early as it makes sense */
             return n;
     }
     return INT64_MAX;
