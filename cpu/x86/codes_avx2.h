@@ -218,14 +218,19 @@ CPU_INLINE void codes_q4_0(const rows_at *at, int b, __m256i w[8])
     }
 }
 
-/* 2^(e - 128): exponents below 2 give subnormal numbers. */
-CPU_INLINE void head_mxfp4(const rows_at *at, rows_head *h)
+/* 2^(e - 128) of eight bytes: exponents below 2 give subnormal numbers. */
+CPU_INLINE __m256 eight_powers(const uint8_t *p)
 {
-    __m256i e = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)at->p[0]));
+    __m256i e = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p));
     const __m256i one = _mm256_set1_epi32(1), least = _mm256_set1_epi32(0x200000);
     __m256i normal = _mm256_slli_epi32(_mm256_sub_epi32(e, one), 23);
     __m256i tiny = _mm256_sllv_epi32(least, e);
-    h->d = _mm256_castsi256_ps(_mm256_blendv_epi8(tiny, normal, _mm256_cmpgt_epi32(e, one)));
+    return _mm256_castsi256_ps(_mm256_blendv_epi8(tiny, normal, _mm256_cmpgt_epi32(e, one)));
+}
+
+CPU_INLINE void head_mxfp4(const rows_at *at, rows_head *h)
+{
+    h->d = eight_powers(at->p[0]);
 }
 
 CPU_INLINE void codes_mxfp4(const rows_at *at, int b, __m256i w[8])

@@ -99,4 +99,70 @@ CPU_INLINE void gemm_native_dot(const cpu_dot_args *a, const native_form *f,
     }
 }
 
+/* ---- blocks of 32 ---------------------------------------------------------------------------- */
+
+/* n_blocks of sixteen rows, k.. of the strip. */
+CPU_INLINE void gemm_native_expand_32(const uint8_t *p, int n_blocks, int k, gemm_strip *strip,
+                                      const native_form *f, const native_tables *t,
+                                      native_head_fn *head, native_codes_fn *codes)
+{
+    const __m512i offset = _mm512_set1_epi8((char)f->offset), top = _mm512_set1_epi8(-128);
+    for (int b = 0; b < n_blocks; b++, p += f->bytes) {
+        native_head h;
+        __m512i w[8], sum = _mm512_setzero_si512();
+        head(p, NULL, &h);
+        codes(p, 0, t, w);
+        for (size_t i = 0; i < f->bytes; i += 64)
+            _mm_prefetch((const char *)p + (size_t)n_blocks * f->bytes + i, _MM_HINT_T1);
+        for (int j = 0; j < 8; j++) {
+            w[j] = f->offset ? _mm512_sub_epi8(w[j], offset) : w[j];
+            sum = _mm512_dpbusd_epi32(sum, top, w[j]);
+            _mm512_store_si512(strip->codes[8 * b + j][k], w[j]);
+        }
+        _mm512_store_si512(strip->start[b] + k,
+                           _mm512_sub_epi32(_mm512_set1_epi32(GEMM_MAGIC_BITS), sum));
+        _mm512_store_ps(strip->scale[b] + k, h.d);
+        _mm512_store_ps(strip->offset[b] + k, _mm512_mul_ps(h.d, _mm512_set1_ps(GEMM_MAGIC)));
+        if (f->min)
+            _mm512_store_ps(strip->m[b] + k, h.m);
+    }
+}
+
+/* As gemm_native_pass. */
+CPU_INLINE void gemm_native_pass_32(const cpu_dot_args *a, int64_t r0, int n, const native_form *f,
+                                    const native_tables *t, native_head_fn *head,
+                                    native_codes_fn *codes, gemm_room *room)
+{
+    const gemm_form form = {32, 32, 0, f->min, false};
+    const size_t row_bytes = fr_row_bytes(f->type, FR_LAYOUT_NATIVE, a->cols);
+    const uint8_t *base = (const uint8_t *)a->base + (size_t)r0 * row_bytes;
+    gemm_clear(a, n, room);
+    for (int64_t c = 0; c < a->cols; c += GEMM_COLS) {
+        const int n_blocks = (int)(a->cols - c < GEMM_COLS ? a->cols - c : GEMM_COLS) / 32;
+        for (int g = 0; g < n; g++) {
+            const uint8_t *group = base + (size_t)(g * NATIVE_ROWS) * row_bytes;
+            gemm_native_expand_32(group + (size_t)(c / 32) * f->bytes, n_blocks,
+                                  g % (GEMM_ROWS / NATIVE_ROWS) * NATIVE_ROWS,
+                                  &room->strip[g / (GEMM_ROWS / NATIVE_ROWS)], f, t, head, codes);
+        }
+        gemm_add_chunk(a, &form, c / GEMM_COLS, n_blocks, n, room);
+    }
+    gemm_store(a, r0, n, room);
+}
+
+CPU_INLINE void gemm_native_dot_32(const cpu_dot_args *a, const native_form *f,
+                                   native_tables_fn *tables, native_head_fn *head,
+                                   native_codes_fn *codes)
+{
+    gemm_room room;
+    native_tables t;
+    tables(&t);
+    for (int64_t r = a->row_from / NATIVE_ROWS * NATIVE_ROWS, n; r < a->row_to;
+         r += n * NATIVE_ROWS) {
+        n = (a->row_to - r + NATIVE_ROWS - 1) / NATIVE_ROWS;
+        n = n < GEMM_SIXTEENS ? n : GEMM_SIXTEENS;
+        gemm_native_pass_32(a, r, (int)n, f, &t, head, codes, &room);
+    }
+}
+
 #endif

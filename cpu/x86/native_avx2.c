@@ -13,11 +13,14 @@ CPU_INLINE void two_eights_of_rows(const cpu_dot_args *a, int64_t r0, const int 
     at[1].half = 1;
     for (int t = 0; t < n; t++)
         acc[0][t] = acc[1][t] = _mm256_setzero_ps();
-    for (int64_t i = 0; i < a->cols / 256; i++) {
+    for (int64_t i = 0; i < a->cols / f->weights; i++) {
         avx2_prefetch(at[0].p[0] + AHEAD, f->bytes);
 #pragma GCC unroll 1
         for (int half = 0; half < 2; half++) {
-            rows_block_256(a, &at[half], i, n, f, head, codes, acc[half]);
+            if (f->weights == 32)
+                rows_block_32(a, &at[half], i, n, f, head, codes, acc[half]);
+            else
+                rows_block_256(a, &at[half], i, n, f, head, codes, acc[half]);
             rows_next(&at[half], f);
         }
     }
@@ -36,39 +39,50 @@ CPU_INLINE void native_dot(const cpu_dot_args *a, const rows_form *f, rows_head_
     }
 }
 
-/* X(NAME, TYPE, bytes of sixteen rows' block, their headers, columns of a scale, fits, signed,
- * min): rows.inc says what they are. */
+/* X(NAME, TYPE, weights, bytes of sixteen rows' block, their headers, columns of a scale, fits,
+ * signed, min): rows.inc says what they are. */
 #define NATIVE_ALL(X)                                                                              \
-    X(q2_K, Q2_K, 1344, 0, 16, 4, false, true)                                                     \
-    X(q3_K, Q3_K, 1760, 0, 16, 4, true, false)                                                     \
-    X(q4_K, Q4_K, 2304, 0, 32, 8, false, true)                                                     \
-    X(q5_K, Q5_K, 2816, 0, 32, 4, false, true)                                                     \
-    X(q6_K, Q6_K, 3360, 0, 16, 4, true, false)                                                     \
-    X(iq4_xs, IQ4_XS, 2176, 0, 32, 1, true, false)                                                 \
-    X(iq2_k, IQ2_K, 1216, 0, 16, 2, true, false)                                                   \
-    X(iq3_k, IQ3_K, 1760, 0, 16, 1, true, false)                                                   \
-    X(iq4_k, IQ4_K, 2304, 0, 16, 1, true, false)                                                   \
-    X(iq5_k, IQ5_K, 2816, 0, 16, 1, true, false)                                                   \
-    X(iq4_ks, IQ4_KS, 2176, 64, 32, 1, true, false)                                                \
-    X(iq5_ks, IQ5_KS, 2688, 64, 32, 1, true, false)                                                \
-    X(iq2_xxs, IQ2_XXS, 1056, 0, 32, 2, true, false)                                               \
-    X(iq2_xs, IQ2_XS, 1184, 0, 16, 2, true, false)                                                 \
-    X(iq2_s, IQ2_S, 1312, 0, 16, 2, true, false)                                                   \
-    X(iq3_xxs, IQ3_XXS, 1568, 0, 32, 2, true, false)                                               \
-    X(iq3_s, IQ3_S, 1760, 0, 32, 8, true, false)
+    X(q2_K, Q2_K, 256, 1344, 0, 16, 4, false, true)                                                \
+    X(q3_K, Q3_K, 256, 1760, 0, 16, 4, true, false)                                                \
+    X(q4_K, Q4_K, 256, 2304, 0, 32, 8, false, true)                                                \
+    X(q5_K, Q5_K, 256, 2816, 0, 32, 4, false, true)                                                \
+    X(q6_K, Q6_K, 256, 3360, 0, 16, 4, true, false)                                                \
+    X(iq4_xs, IQ4_XS, 256, 2176, 0, 32, 1, true, false)                                            \
+    X(iq2_k, IQ2_K, 256, 1216, 0, 16, 2, true, false)                                              \
+    X(iq3_k, IQ3_K, 256, 1760, 0, 16, 1, true, false)                                              \
+    X(iq4_k, IQ4_K, 256, 2304, 0, 16, 1, true, false)                                              \
+    X(iq5_k, IQ5_K, 256, 2816, 0, 16, 1, true, false)                                              \
+    X(iq4_ks, IQ4_KS, 256, 2176, 64, 32, 1, true, false)                                           \
+    X(iq5_ks, IQ5_KS, 256, 2688, 64, 32, 1, true, false)                                           \
+    X(iq2_xxs, IQ2_XXS, 256, 1056, 0, 32, 2, true, false)                                          \
+    X(iq2_xs, IQ2_XS, 256, 1184, 0, 16, 2, true, false)                                            \
+    X(iq2_s, IQ2_S, 256, 1312, 0, 16, 2, true, false)                                              \
+    X(iq3_xxs, IQ3_XXS, 256, 1568, 0, 32, 2, true, false)                                          \
+    X(iq3_s, IQ3_S, 256, 1760, 0, 32, 8, true, false)                                              \
+    X(q4_0, Q4_0, 32, 288, 0, 32, 8, true, false)                                                  \
+    X(q4_1, Q4_1, 32, 320, 0, 32, 8, false, true)                                                  \
+    X(q5_0, Q5_0, 32, 352, 0, 32, 8, true, false)                                                  \
+    X(q5_1, Q5_1, 32, 384, 0, 32, 4, false, true)                                                  \
+    X(q6_0, Q6_0, 32, 416, 0, 32, 4, true, false)                                                  \
+    X(q8_0, Q8_0, 32, 544, 0, 32, 1, true, false)                                                  \
+    X(iq4_nl, IQ4_NL, 32, 288, 0, 32, 1, true, false)                                              \
+    X(mxfp4, MXFP4, 32, 272, 0, 32, 8, true, false)
 
-#define NATIVE_DEFINE(NAME, TYPE, BYTES, META, COLS, FITS, SIGNED, MIN)                            \
+#define NATIVE_DEFINE(NAME, TYPE, WEIGHTS, BYTES, META, COLS, FITS, SIGNED, MIN)                   \
     static const rows_form form_##NAME = {                                                         \
-        FR_TYPE_##TYPE, FR_LAYOUT_NATIVE, 16, 256, BYTES, META, COLS, FITS, SIGNED, MIN};          \
+        FR_TYPE_##TYPE, FR_LAYOUT_NATIVE, 16, WEIGHTS, BYTES, META, COLS, FITS, SIGNED, MIN};      \
     static void dot_##NAME(const cpu_dot_args *a)                                                  \
     {                                                                                              \
         native_dot(a, &form_##NAME, head_8_##NAME, codes_8_##NAME);                                \
     }
 NATIVE_ALL(NATIVE_DEFINE)
 
-#define NATIVE_SLOT(NAME, TYPE, ...)                                                               \
-    t->dot[FR_TYPE_##TYPE][FR_LAYOUT_NATIVE] = (cpu_kernel){                                       \
-        .name = #NAME ".native.avx2", .dot = dot_##NAME, .act = FR_ACT_Q8_256, .grain = 2 * ROWS};
+#define NATIVE_SLOT(NAME, TYPE, WEIGHTS, ...)                                                      \
+    t->dot[FR_TYPE_##TYPE][FR_LAYOUT_NATIVE] =                                                     \
+        (cpu_kernel){.name = #NAME ".native.avx2",                                                 \
+                     .dot = dot_##NAME,                                                            \
+                     .act = (WEIGHTS) == 32 ? FR_ACT_Q8_32 : FR_ACT_Q8_256,                        \
+                     .grain = 2 * ROWS};
 
 void cpu_avx2_fill_native(cpu_table *t)
 {

@@ -23,6 +23,17 @@
     X(iq3_xxs, IQ3_XXS, 1568, 0, 32, 64, 0, 0, 0, true, false)                                     \
     X(iq3_s, IQ3_S, 1760, 0, 32, 64, 0, 0, 0, true, false)
 
+/* Blocks of 32. X(NAME, TYPE, bytes of sixteen rows' block, offset, minima) */
+#define NATIVE_ALL_32(X)                                                                           \
+    X(q4_0, Q4_0, 288, 8, false)                                                                   \
+    X(q4_1, Q4_1, 320, 0, true)                                                                    \
+    X(q5_0, Q5_0, 352, 16, false)                                                                  \
+    X(q5_1, Q5_1, 384, 0, true)                                                                    \
+    X(q6_0, Q6_0, 416, 32, false)                                                                  \
+    X(q8_0, Q8_0, 544, 128, false)                                                                 \
+    X(iq4_nl, IQ4_NL, 288, 128, false)                                                             \
+    X(mxfp4, MXFP4, 272, 12, false)
+
 #define NATIVE_DEFINE(NAME, TYPE, BYTES, META, COLS, OFFSET, STEP, AT, EACH, BY_8, MIN)            \
     static const native_form native_form_##NAME = {FR_TYPE_##TYPE, BYTES, META, COLS, OFFSET,      \
                                                    STEP,           AT,    EACH, BY_8, MIN};        \
@@ -37,15 +48,31 @@
     }
 NATIVE_ALL(NATIVE_DEFINE)
 
-#define NATIVE_SLOT(NAME, TYPE, ...)                                                               \
+#define NATIVE_DEFINE_32(NAME, TYPE, BYTES, OFFSET, MIN)                                           \
+    static const native_form native_form_##NAME = {FR_TYPE_##TYPE, BYTES, 0, 32, OFFSET, 0, 0, 0,  \
+                                                   false,          MIN};                           \
+    static void dot_##NAME(const cpu_dot_args *a)                                                  \
+    {                                                                                              \
+        if (a->n_tokens >= GEMM_MIN_TOKENS)                                                        \
+            gemm_native_dot_32(a, &native_form_##NAME, tables_##NAME, head_16_##NAME,              \
+                               codes_16_##NAME);                                                   \
+        else                                                                                       \
+            native_dot_32(a, &native_form_##NAME, tables_##NAME, head_16_##NAME, codes_16_##NAME); \
+    }
+NATIVE_ALL_32(NATIVE_DEFINE_32)
+
+#define NATIVE_SLOT_OF(NAME, TYPE, ACT)                                                            \
     t->dot[FR_TYPE_##TYPE][FR_LAYOUT_NATIVE] = (cpu_kernel){.name = #NAME ".native.avx512",        \
                                                             .dot = dot_##NAME,                     \
-                                                            .act = FR_ACT_Q8_256,                  \
+                                                            .act = ACT,                            \
                                                             .grain = NATIVE_ROWS,                  \
                                                             .many_rows = ROWS_MANY};
+#define NATIVE_SLOT(NAME, TYPE, ...)    NATIVE_SLOT_OF(NAME, TYPE, FR_ACT_Q8_256)
+#define NATIVE_SLOT_32(NAME, TYPE, ...) NATIVE_SLOT_OF(NAME, TYPE, FR_ACT_Q8_32)
 
 void cpu_avx512_fill_native(cpu_table *t)
 {
     cpu_native_tables_make();
     NATIVE_ALL(NATIVE_SLOT)
+    NATIVE_ALL_32(NATIVE_SLOT_32)
 }

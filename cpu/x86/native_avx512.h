@@ -16,8 +16,12 @@
 #include "cpu/x86/avx512.h"
 #include "cpu/x86/native_tables.h"
 
-#define NATIVE_ROWS  16
-#define NATIVE_AHEAD 4096 /* bytes from what is read to what is asked for */
+#define NATIVE_ROWS 16
+
+/* Memory is asked for twice, these many bytes before it is read: for the second cache, of which a
+ * core can await more lines at a time, and then for the first. */
+#define NATIVE_FAR  4096
+#define NATIVE_NEAR 1024
 
 /* The scales of a block. */
 typedef struct {
@@ -181,6 +185,15 @@ CPU_INLINE __m512 native_add(__m512 acc, const native_head *h, const native_x *x
     return acc;
 }
 
+/* Asks for lines [from, to) of what stands behind p. */
+CPU_INLINE void native_ask(const uint8_t *p, size_t from, size_t to)
+{
+    for (size_t i = 64 * from; i < 64 * to; i += 64) {
+        _mm_prefetch((const char *)p + NATIVE_FAR + i, _MM_HINT_T1);
+        _mm_prefetch((const char *)p + NATIVE_NEAR + i, _MM_HINT_T0);
+    }
+}
+
 /* ---- sixteen rows ---------------------------------------------------------------------------- */
 
 CPU_INLINE __m512 native_group(const cpu_dot_args *a, const uint8_t *group, const native_form *f,
@@ -189,18 +202,19 @@ CPU_INLINE __m512 native_group(const cpu_dot_args *a, const uint8_t *group, cons
 {
     const fr_act_q8_256 *from = a->x[0];
     const uint8_t *p = group + f->meta;
+    const size_t lines = (f->bytes + 63) / 64;
     __m512 y = _mm512_setzero_ps();
     for (int64_t i = 0; i < a->cols / 256; i++, p += f->bytes, from++) {
         native_head h;
         native_x x;
         __m512 part = _mm512_setzero_ps();
         head(p, group, &h);
-        avx2_prefetch(p + NATIVE_AHEAD, f->bytes);
         native_prepare(from, f, &x);
         __asm__("" : "+m"(x)); /* or lanes are taken from registers, by shuffles, not from memory */
 #pragma GCC unroll 8
         for (int b = 0; b < 8; b++) {
             __m512i w[8];
+            native_ask(p, lines * (size_t)b / 8, lines * (size_t)(b + 1) / 8);
             codes(p, b, t, w);
             part = native_sub_block(part, p, w, &h, t, scale, &x, b, f);
         }
@@ -222,7 +236,7 @@ CPU_INLINE void native_store(const cpu_dot_args *a, int64_t r0, __m512 sums)
     _mm512_mask_compressstoreu_ps(a->y[0], (__mmask16)lanes, sums);
 }
 
-/* One token. */
+/* One token, blocks of 256. */
 CPU_INLINE void native_dot(const cpu_dot_args *a, const native_form *f, native_tables_fn *tables,
                            native_head_fn *head, native_codes_fn *codes, native_scale_fn *scale)
 {
@@ -232,6 +246,73 @@ CPU_INLINE void native_dot(const cpu_dot_args *a, const native_form *f, native_t
     for (int64_t r = a->row_from / NATIVE_ROWS * NATIVE_ROWS; r < a->row_to; r += NATIVE_ROWS) {
         const uint8_t *group = (const uint8_t *)a->base + (size_t)r * row_bytes;
         native_store(a, r, native_group(a, group, f, &t, head, codes, scale));
+    }
+}
+
+/* ---- blocks of 32 -----------------------------------------------------------------------------
+ */
+
+enum { NATIVE_STARTS = 1024 }; /* blocks whose sums' starts are kept: 32768 columns */
+
+/* -offset times the sum of each block's activations. */
+CPU_INLINE void native_starts_32(const fr_act_q8_32 *x, int64_t n, const int offset, int32_t *start)
+{
+    const __m256i one = _mm256_set1_epi8(1);
+    for (int64_t i = 0; i < n; i++) {
+        __m256i eight = _mm256_dpbusd_epi32(_mm256_setzero_si256(), one, avx2_load(x[i].q));
+        __m128i sum =
+            _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+        sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4E));
+        sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xB1));
+        start[i] = -offset * _mm_cvtsi128_si32(sum);
+    }
+}
+
+/* y + n blocks from p on. */
+CPU_INLINE __m512 native_blocks_32(__m512 y, const uint8_t *p, const fr_act_q8_32 *x,
+                                   const int32_t *start, int64_t n, const native_form *f,
+                                   const native_tables *t, native_head_fn *head,
+                                   native_codes_fn *codes)
+{
+    for (int64_t i = 0; i < n; i++, p += f->bytes, x++) {
+        native_head h;
+        __m512i w[8];
+        head(p, NULL, &h);
+        native_ask(p, 0, (f->bytes + 63) / 64);
+        codes(p, 0, t, w);
+        __m512i sum = f->offset ? _mm512_set1_epi32(start[i]) : _mm512_setzero_si512();
+        for (int j = 0; j < 8; j++)
+            sum = _mm512_dpbusd_epi32(sum, w[j], native_four(x->q + 4 * j));
+        y = _mm512_fmadd_ps(_mm512_mul_ps(h.d, _mm512_cvtepi32_ps(sum)), _mm512_set1_ps(x->d), y);
+        if (f->min)
+            y = _mm512_fmadd_ps(h.m, _mm512_set1_ps(x->s), y);
+    }
+    return y;
+}
+
+/* One token, blocks of 32. */
+CPU_INLINE void native_dot_32(const cpu_dot_args *a, const native_form *f, native_tables_fn *tables,
+                              native_head_fn *head, native_codes_fn *codes)
+{
+    native_tables t;
+    int32_t start[NATIVE_STARTS];
+    const fr_act_q8_32 *x = a->x[0];
+    const int64_t n_blocks = a->cols / 32, most = NATIVE_STARTS;
+    const size_t row_bytes = fr_row_bytes(f->type, FR_LAYOUT_NATIVE, a->cols);
+    tables(&t);
+    if (n_blocks <= most)
+        native_starts_32(x, n_blocks, f->offset, start);
+    for (int64_t r = a->row_from / NATIVE_ROWS * NATIVE_ROWS; r < a->row_to; r += NATIVE_ROWS) {
+        const uint8_t *group = (const uint8_t *)a->base + (size_t)r * row_bytes;
+        __m512 y = _mm512_setzero_ps();
+        for (int64_t i = 0, n; i < n_blocks; i += n) {
+            n = n_blocks - i < most ? n_blocks - i : most;
+            if (n_blocks > most)
+                native_starts_32(x + i, n, f->offset, start);
+            y = native_blocks_32(y, group + (size_t)i * f->bytes, x + i, start, n, f, &t, head,
+                                 codes);
+        }
+        native_store(a, r, y);
     }
 }
 

@@ -92,6 +92,39 @@ CPU_INLINE __m512i float_steps(const int low, const int step)
     return _mm512_castps_si512(_mm512_cvtepi32_ps(v));
 }
 
+/* FR_N16. */
+CPU_INLINE void n16_plain(const uint8_t *p, __m512i w[8])
+{
+    for (int j = 0; j < 4; j++) {
+        __m512i v = load_64(p + 64 * j);
+        w[j] = masked(v, 15);
+        w[4 + j] = masked(right(v, 4), 15);
+    }
+}
+
+/* The same with fifth bits. */
+CPU_INLINE void n16_fifth(const uint8_t *p, const uint8_t *bits, __m512i w[8])
+{
+    const __m512i fifth = load_64(bits);
+    for (int j = 0; j < 4; j++) {
+        __m512i v = load_64(p + 64 * j);
+        w[j] = masked(select_bits(16, moved(fifth, j, 4), v), 31);
+        w[4 + j] = masked(select_bits(16, moved(fifth, 4 + j, 4), right(v, 4)), 31);
+    }
+}
+
+/* The same with FR_T16_UPPER. */
+CPU_INLINE void n16_upper(const uint8_t *p, const uint8_t *bits, __m512i w[8])
+{
+    const __m512i two = load_64(bits), upper = load_64(bits + 64);
+    for (int j = 0; j < 4; j++) {
+        const int from = 2 * ((j + 2) % 4);
+        __m512i v = load_64(p + 64 * j);
+        w[j] = masked(select_bits(0x30, moved(two, from, 4), v), 63);
+        w[4 + j] = masked(select_bits(0x30, moved(upper, from, 4), right(v, 4)), 63);
+    }
+}
+
 /* ---- scales ---------------------------------------------------------------------------------- */
 
 CPU_INLINE __m512 scale_bytes(const void *p)
@@ -177,11 +210,7 @@ N_HEAD(q4_K)
 N_CODES(q4_K)
 {
     (void)t;
-    for (int j = 0; j < 4; j++) {
-        __m512i v = load_64(p + 256 + 256 * b + 64 * j);
-        w[j] = masked(v, 15);
-        w[4 + j] = masked(right(v, 4), 15);
-    }
+    n16_plain(p + 256 + 256 * b, w);
 }
 
 N_SCALE(q4_K)
@@ -204,13 +233,7 @@ N_HEAD(q6_K)
 N_CODES(q6_K)
 {
     (void)t;
-    const __m512i two = load_64(p + 288 + 128 * b), upper = load_64(p + 352 + 128 * b);
-    for (int j = 0; j < 4; j++) {
-        const int from = 2 * ((j + 2) % 4);
-        __m512i v = load_64(p + 1312 + 256 * b + 64 * j);
-        w[j] = masked(select_bits(0x30, moved(two, from, 4), v), 63);
-        w[4 + j] = masked(select_bits(0x30, moved(upper, from, 4), right(v, 4)), 63);
-    }
+    n16_upper(p + 1312 + 256 * b, p + 288 + 128 * b, w);
 }
 
 N_SCALE(q6_K)
@@ -232,12 +255,7 @@ N_HEAD(q5_K)
 N_CODES(q5_K)
 {
     (void)t;
-    const __m512i fifth = load_64(p + 256 + 64 * b);
-    for (int j = 0; j < 4; j++) {
-        __m512i v = load_64(p + 768 + 256 * b + 64 * j);
-        w[j] = masked(select_bits(16, moved(fifth, j, 4), v), 31);
-        w[4 + j] = masked(select_bits(16, moved(fifth, 4 + j, 4), right(v, 4)), 31);
-    }
+    n16_fifth(p + 768 + 256 * b, p + 256 + 64 * b, w);
 }
 
 N_SCALE(q5_K)
@@ -769,6 +787,110 @@ N_SCALE(iq2_s)
 {
     (void)p;
     return lane_scale(h->lanes[s / 8], t->t[34], s % 8);
+}
+
+/* ---- blocks of 32 ---------------------------------------------------------------------------- */
+
+#define N_HEAD_D(NAME)                                                                             \
+    N_HEAD(NAME)                                                                                   \
+    {                                                                                              \
+        (void)meta;                                                                                \
+        h->d = sixteen_halves(p);                                                                  \
+    }
+#define N_HEAD_D_M(NAME)                                                                           \
+    N_HEAD(NAME)                                                                                   \
+    {                                                                                              \
+        (void)meta;                                                                                \
+        h->d = sixteen_halves(p);                                                                  \
+        h->m = sixteen_halves(p + 32);                                                             \
+    }
+#define N_NO_TABLES(NAME)                                                                          \
+    N_TABLES(NAME)                                                                                 \
+    {                                                                                              \
+        (void)t;                                                                                   \
+    }
+
+N_NO_TABLES(q4_0)
+N_HEAD_D(q4_0)
+N_CODES(q4_0)
+{
+    (void)b, (void)t;
+    n16_plain(p + 32, w);
+}
+
+N_NO_TABLES(q4_1)
+N_HEAD_D_M(q4_1)
+N_CODES(q4_1)
+{
+    (void)b, (void)t;
+    n16_plain(p + 64, w);
+}
+
+N_NO_TABLES(q5_0)
+N_HEAD_D(q5_0)
+N_CODES(q5_0)
+{
+    (void)b, (void)t;
+    n16_fifth(p + 96, p + 32, w);
+}
+
+N_NO_TABLES(q5_1)
+N_HEAD_D_M(q5_1)
+N_CODES(q5_1)
+{
+    (void)b, (void)t;
+    n16_fifth(p + 128, p + 64, w);
+}
+
+N_NO_TABLES(q6_0)
+N_HEAD_D(q6_0)
+N_CODES(q6_0)
+{
+    (void)b, (void)t;
+    n16_upper(p + 160, p + 32, w);
+}
+
+N_NO_TABLES(q8_0)
+N_HEAD_D(q8_0)
+N_CODES(q8_0)
+{
+    (void)b, (void)t;
+    for (int j = 0; j < 8; j++)
+        w[j] = load_64(p + 32 + 64 * j);
+}
+
+N_TABLES(iq4_nl)
+{
+    tables_iq4_k(t);
+}
+
+N_HEAD_D(iq4_nl)
+N_CODES(iq4_nl)
+{
+    (void)b;
+    n16_by(p + 32, t->t[0], w);
+}
+
+N_TABLES(mxfp4)
+{
+    t->t[0] = table_of(fr_mxfp4_values, 16, 0, 12);
+}
+
+/* 2^(e - 128): exponents below 2 give subnormal numbers. */
+N_HEAD(mxfp4)
+{
+    (void)meta;
+    const __m512i e = _mm512_cvtepu8_epi32(avx2_load_half(p)), one = _mm512_set1_epi32(1);
+    __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(e, one), 23);
+    __m512i tiny = _mm512_sllv_epi32(_mm512_set1_epi32(0x200000), e);
+    __mmask16 is_normal = _mm512_cmpgt_epi32_mask(e, one);
+    h->d = _mm512_castsi512_ps(_mm512_mask_blend_epi32(is_normal, tiny, normal));
+}
+
+N_CODES(mxfp4)
+{
+    (void)b;
+    n16_by(p + 16, t->t[0], w);
 }
 
 #endif

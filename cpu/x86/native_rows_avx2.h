@@ -139,19 +139,30 @@ R_HEAD(q6_K)
         put_two(h->sc, n, two_eights(at, 32 + 32 * n));
 }
 
-R_CODES(q6_K)
+/* FR_T16_UPPER. */
+CPU_INLINE void half_upper(const rows_at *at, int byte, int b, __m256i w[8])
 {
     const __m256i mask = _mm256_set1_epi8(48);
-    codes_n16(at, 1312, b, w);
     for (int i = 0; i < 2; i++) {
-        __m256i v = half_lanes(at, 288 + 128 * b + 64 * i);
+        __m256i v = half_lanes(at, byte + 128 * b + 64 * i);
         const __m256i high[4] = {v, _mm256_srli_epi16(v, 2), _mm256_slli_epi16(v, 4),
                                  _mm256_slli_epi16(v, 2)};
         for (int j = 0; j < 4; j++)
             w[4 * i + j] = _mm256_or_si256(w[4 * i + j], _mm256_and_si256(high[j], mask));
     }
-    subtract(32, w);
-    subtract(32, w + 4);
+}
+
+CPU_INLINE void subtract_8(const int offset, __m256i w[8])
+{
+    subtract(offset, w);
+    subtract(offset, w + 4);
+}
+
+R_CODES(q6_K)
+{
+    codes_n16(at, 1312, b, w);
+    half_upper(at, 288, b, w);
+    subtract_8(32, w);
 }
 
 R_HEAD(q5_K)
@@ -482,6 +493,84 @@ R_CODES(iq2_s)
     for (int i = 0; i < 4; i++)
         grid_8(fr_iq2s_grid, wide_index(v, high, i, 2 * (b % 4), 2), w + 2 * i);
     apply_eight_signs(half_lanes(at, 672 + 64 * b), w);
+}
+
+/* ---- blocks of 32 ---------------------------------------------------------------------------- */
+
+#define R_HEAD_D(NAME)                                                                             \
+    R_HEAD(NAME)                                                                                   \
+    {                                                                                              \
+        h->d = half_halves(at, 0);                                                                 \
+    }
+#define R_HEAD_D_M(NAME)                                                                           \
+    R_HEAD(NAME)                                                                                   \
+    {                                                                                              \
+        h->d = half_halves(at, 0);                                                                 \
+        h->m = half_halves(at, 32);                                                                \
+    }
+
+R_HEAD_D(q4_0)
+R_CODES(q4_0)
+{
+    codes_n16(at, 32, b, w);
+    subtract_8(8, w);
+}
+
+R_HEAD_D_M(q4_1)
+R_CODES(q4_1)
+{
+    codes_n16(at, 64, b, w);
+}
+
+R_HEAD_D(q5_0)
+R_CODES(q5_0)
+{
+    codes_n16(at, 96, b, w);
+    half_fifths(at, 32, b, w);
+    subtract_8(16, w);
+}
+
+R_HEAD_D_M(q5_1)
+R_CODES(q5_1)
+{
+    codes_n16(at, 128, b, w);
+    half_fifths(at, 64, b, w);
+}
+
+R_HEAD_D(q6_0)
+R_CODES(q6_0)
+{
+    codes_n16(at, 160, b, w);
+    half_upper(at, 32, b, w);
+    subtract_8(32, w);
+}
+
+R_HEAD_D(q8_0)
+R_CODES(q8_0)
+{
+    (void)b;
+    for (int j = 0; j < 8; j++)
+        w[j] = _mm256_xor_si256(half_lanes(at, 32 + 64 * j), _mm256_set1_epi8(-128));
+}
+
+R_HEAD_D(iq4_nl)
+R_CODES(iq4_nl)
+{
+    codes_n16(at, 32, b, w);
+    look_up(fr_iq4k_values, w);
+    look_up(fr_iq4k_values, w + 4);
+}
+
+R_HEAD(mxfp4)
+{
+    h->d = eight_powers(at->p[0] + 8 * at->half);
+}
+
+R_CODES(mxfp4)
+{
+    codes_n16(at, 16, b, w);
+    look_up(fr_mxfp4_values, w);
+    look_up(fr_mxfp4_values, w + 4);
 }
 
 #endif

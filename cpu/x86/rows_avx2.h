@@ -192,28 +192,35 @@ CPU_INLINE void rows_prefetch(const rows_at *at, const rows_form *f, size_t row_
         avx2_prefetch(at->p[u] + ROWS * row_bytes, f->bytes);
 }
 
-/* Blocks of 32: acc[t] for t < n. */
+/* Block i of 32: acc[t] for t < n. */
+CPU_INLINE void rows_block_32(const cpu_dot_args *a, const rows_at *at, int64_t i, const int n,
+                              const rows_form *f, rows_head_fn *head, rows_codes_fn *codes,
+                              __m256 *acc)
+{
+    _Alignas(32) int8_t room[32];
+    rows_head h;
+    __m256i w[8];
+    head(at, &h);
+    codes(at, 0, w);
+    const rows_base base = rows_start(w, f);
+    for (int t = 0; t < n; t++) {
+        const fr_act_q8_32 *x = (const fr_act_q8_32 *)a->x[t] + i;
+        __m256i sum = rows_sum(base.start[0], w, rows_x(x->q, f, room), 8, f);
+        __m256 scaled = _mm256_mul_ps(h.d, _mm256_cvtepi32_ps(sum));
+        acc[t] = _mm256_fmadd_ps(scaled, _mm256_set1_ps(x->d), acc[t]);
+        if (f->min)
+            acc[t] = _mm256_fmadd_ps(h.m, _mm256_set1_ps(x->s), acc[t]);
+    }
+}
+
 CPU_INLINE void rows_tile_32(const cpu_dot_args *a, rows_at at, const int n, const rows_form *f,
                              rows_head_fn *head, rows_codes_fn *codes, __m256 *acc)
 {
-    _Alignas(32) int8_t room[32];
     size_t row_bytes = f->bytes / (size_t)f->unit * (size_t)(a->cols / 32);
     for (int64_t i = 0; i < a->cols / 32; i++, rows_next(&at, f)) {
-        rows_head h;
-        __m256i w[8];
-        head(&at, &h);
-        codes(&at, 0, w);
-        const rows_base base = rows_start(w, f);
         if (n == 1)
             rows_prefetch(&at, f, row_bytes);
-        for (int t = 0; t < n; t++) {
-            const fr_act_q8_32 *x = (const fr_act_q8_32 *)a->x[t] + i;
-            __m256i sum = rows_sum(base.start[0], w, rows_x(x->q, f, room), 8, f);
-            __m256 scaled = _mm256_mul_ps(h.d, _mm256_cvtepi32_ps(sum));
-            acc[t] = _mm256_fmadd_ps(scaled, _mm256_set1_ps(x->d), acc[t]);
-            if (f->min)
-                acc[t] = _mm256_fmadd_ps(h.m, _mm256_set1_ps(x->s), acc[t]);
-        }
+        rows_block_32(a, &at, i, n, f, head, codes, acc);
     }
 }
 

@@ -84,6 +84,10 @@
 /* 2-bit codes, 128 bytes per 32 weights: byte 64h + 4k + i has weights 16h + i + 0, 4, 8, 12. */
 #define FR_T16(P, q, at) P(q, (at) + 128 * b + 64 * h + 4 * k + i, 2 * j, 2, 0)
 
+/* Two bits above nibbles, 128 bytes per 32 weights: as T16, but the quads from bit 4, 6, 0 and 2
+ * on. */
+#define FR_T16_UPPER(P, q, at) P(q, (at) + 128 * b + 64 * h + 4 * k + i, 2 * ((j + 2) % 4), 2, 4)
+
 /* Third bits, 64 bytes per 32 weights: bit 4 + j of byte 4k + i for weights below 16, bit j above.
  */
 #define FR_B16_THIRD(P, q, at) P(q, (at) + 64 * b + 4 * k + i, 4 - 4 * h + j, 1, 2)

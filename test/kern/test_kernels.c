@@ -359,6 +359,8 @@ static void check_slot(fr_type type, fr_layout layout)
                  1 + rand_below(11), W_RANDOM, X_RANDOM);
     }
     run_case(type, layout, 4 * group, 2 * block, CPU_MAX_TOKENS, W_RANDOM, X_RANDOM);
+    if (block == 32) /* wider than what a kernel may keep of the activations */
+        run_case(type, layout, group, 32 * 1050, 1, W_RANDOM, X_RANDOM);
 }
 
 /* A token has the same bits whatever the number of tokens it comes with. */

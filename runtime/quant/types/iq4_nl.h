@@ -6,6 +6,9 @@
  *   iq4_nl_r4: 4 rows, 72 bytes
  *     0         d of the rows
  *     8         nibbles, N4
+ *   native: 16 rows, 288 bytes
+ *     0         d of the rows
+ *     32        nibbles, N16
  */
 #ifndef FR_QUANT_TYPES_IQ4_NL_H
 #define FR_QUANT_TYPES_IQ4_NL_H
@@ -31,6 +34,7 @@ FR_BLOCK_SIZE(fr_block_iq4_nl_r4, 72);
 #define FR_T_FIELDS(F)            F(d, 1, uint16_t) F(q, 32, uint8_t)
 #define FR_T_PLAIN(P, M, X)       P(d, 0, 0, 16, 0) FR_NIBBLES_32(P, q, 2, 0)
 #define FR_T_INTERLEAVED(P, M, X) P(d, 2 * k, 0, 16, 0) FR_N4(P, q, 8, 0)
+#define FR_T_NATIVE(P, M, X)      P(d, 2 * k, 0, 16, 0) FR_N16(P, q, 32)
 #define FR_T_VALUE(F)             fr_val_f16(F(d, 0)) * FR_TABLE_AT(fr_iq4k_values)[F(q, e)]
 #include "quant/type_code.inc"
 

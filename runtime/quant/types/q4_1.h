@@ -8,6 +8,10 @@
  *     0         d of the rows
  *     8         m
  *     16        nibbles, N4
+ *   native: 16 rows, 320 bytes
+ *     0         d of the rows
+ *     32        m
+ *     64        nibbles, N16
  */
 #ifndef FR_QUANT_TYPES_Q4_1_H
 #define FR_QUANT_TYPES_Q4_1_H
@@ -38,6 +42,10 @@ FR_BLOCK_SIZE(fr_block_q4_1_r4, 80);
     P(d, 2 * k, 0, 16, 0)                                                                          \
     P(m, 8 + 2 * k, 0, 16, 0)                                                                      \
     FR_N4(P, q, 16, 0)
+#define FR_T_NATIVE(P, M, X)                                                                       \
+    P(d, 2 * k, 0, 16, 0)                                                                          \
+    P(m, 32 + 2 * k, 0, 16, 0)                                                                     \
+    FR_N16(P, q, 64)
 #define FR_T_VALUE(F) fr_val_f16(F(d, 0)) * F(q, e) + fr_val_f16(F(m, 0))
 #include "quant/type_code.inc"
 

@@ -8,6 +8,10 @@
  *     0         d of the rows
  *     8         fifth bits, from bit 0: weights i + 0, 16, 4, 20, 8, 24, 12, 28
  *     24        nibbles, N4
+ *   native: 16 rows, 352 bytes
+ *     0         d of the rows
+ *     32        fifth bits
+ *     96        nibbles, N16
  */
 #ifndef FR_QUANT_TYPES_Q5_0_H
 #define FR_QUANT_TYPES_Q5_0_H
@@ -38,6 +42,10 @@ FR_BLOCK_SIZE(fr_block_q5_0_r4, 88);
     P(d, 2 * k, 0, 16, 0)                                                                          \
     FR_N4(P, q, 24, 0)                                                                             \
     FR_B4(P, q, 8, h + 2 * (j % 2) + 4 * (j / 2), 4)
+#define FR_T_NATIVE(P, M, X)                                                                       \
+    P(d, 2 * k, 0, 16, 0)                                                                          \
+    FR_B16_FIFTH(P, q, 32)                                                                         \
+    FR_N16(P, q, 96)
 #define FR_T_VALUE(F) fr_val_f16(F(d, 0)) * (F(q, e) - 16)
 #include "quant/type_code.inc"
 

@@ -10,6 +10,11 @@
  *     8         m
  *     16        fifth bits, as q5_0_r4
  *     32        nibbles, N4
+ *   native: 16 rows, 384 bytes
+ *     0         d of the rows
+ *     32        m
+ *     64        fifth bits
+ *     128       nibbles, N16
  */
 #ifndef FR_QUANT_TYPES_Q5_1_H
 #define FR_QUANT_TYPES_Q5_1_H
@@ -42,6 +47,11 @@ FR_BLOCK_SIZE(fr_block_q5_1_r4, 96);
     P(m, 8 + 2 * k, 0, 16, 0)                                                                      \
     FR_N4(P, q, 32, 0)                                                                             \
     FR_B4(P, q, 16, h + 2 * (j % 2) + 4 * (j / 2), 4)
+#define FR_T_NATIVE(P, M, X)                                                                       \
+    P(d, 2 * k, 0, 16, 0)                                                                          \
+    P(m, 32 + 2 * k, 0, 16, 0)                                                                     \
+    FR_B16_FIFTH(P, q, 64)                                                                         \
+    FR_N16(P, q, 128)
 #define FR_T_VALUE(F) fr_val_f16(F(d, 0)) * F(q, e) + fr_val_f16(F(m, 0))
 #include "quant/type_code.inc"
 

@@ -8,6 +8,10 @@
  *     0         d of the rows
  *     8         two high bits, T4
  *     40        nibbles, N4
+ *   native: 16 rows, 416 bytes
+ *     0         d of the rows
+ *     32        two high bits
+ *     160       nibbles, N16
  */
 #ifndef FR_QUANT_TYPES_Q6_0_H
 #define FR_QUANT_TYPES_Q6_0_H
@@ -38,6 +42,10 @@ FR_BLOCK_SIZE(fr_block_q6_0_r4, 104);
     P(d, 2 * k, 0, 16, 0)                                                                          \
     FR_N4(P, q, 40, 0)                                                                             \
     FR_T4(P, q, 8, 4)
+#define FR_T_NATIVE(P, M, X)                                                                       \
+    P(d, 2 * k, 0, 16, 0)                                                                          \
+    FR_T16_UPPER(P, q, 32)                                                                         \
+    FR_N16(P, q, 160)
 #define FR_T_VALUE(F) fr_val_f16(F(d, 0)) * (F(q, e) - 32)
 #include "quant/type_code.inc"
 

@@ -52,7 +52,7 @@ FR_BLOCK_SIZE(fr_block_q6_K_r4, 840);
 #define FR_T_NATIVE(P, M, X)                                                                       \
     P(d, 2 * k, 0, 16, 0)                                                                          \
     P(sc, 32 + 16 * s + k, 0, 8, 0)                                                                \
-    P(q, 288 + 128 * b + 64 * h + 4 * k + i, 2 * ((j + 2) % 4), 2, 4)                              \
+    FR_T16_UPPER(P, q, 288)                                                                        \
     FR_N16(P, q, 1312)
 #define FR_T_VALUE(F) fr_val_f16(F(d, 0)) * fr_val_i8(F(sc, e / 16)) * (F(q, e) - 32)
 #include "quant/type_code.inc"
