@@ -1,4 +1,4 @@
-/* The small operations and attention on the GPU, against plain loops in double. */
+/* The small operations on the GPU, against plain loops in double. */
 #include "gpu_testing.h"
 
 enum { ARENA = 16 << 20, MOST = 1 << 16 };
@@ -322,191 +322,6 @@ static void mixes(const fr_gpu *gpu)
     gpu_close(&b);
 }
 
-/* ---- cache and attention -------------------------------------------------------------------- */
-
-typedef struct {
-    fr_type type;
-    int64_t n_heads, n_tokens, pos0, w1, w2, wv, per_pos;
-    bool own_v;
-} attention;
-
-/* Rows as the cache holds them, decoded by the reference: what attention is computed from. */
-static void check_rows(gpu_bench *b, const fr_gpu_kv *kv, int64_t n_rows, const float *exact,
-                       float *out)
-{
-    static uint8_t bytes[1 << 18];
-    double step = kv->type == FR_TYPE_F32    ? 0
-                  : kv->type == FR_TYPE_F16  ? 0x1p-11
-                  : kv->type == FR_TYPE_BF16 ? 0x1p-8
-                                             : 0.51 / 127 + 0x1p-11;
-    assert_true((size_t)n_rows * kv->row_bytes <= sizeof bytes);
-    gpu_get(b, bytes, kv->base_d, (size_t)n_rows * kv->row_bytes);
-    for (int64_t r = 0; r < n_rows; r++) {
-        fr_decode_row(kv->type, FR_LAYOUT_PLAIN, bytes + (size_t)r * kv->row_bytes, 0, kv->stored,
-                      out + r * kv->stored);
-        assert_close(out + r * kv->stored, exact + r * kv->stored, kv->stored, 0, step, "kv_store");
-    }
-}
-
-static fr_gpu_kv make_cache(gpu_bench *b, fr_type type, int64_t stored, int64_t per_pos, int64_t n)
-{
-    fr_gpu_kv kv = {.type = type,
-                    .per_pos = (int32_t)per_pos,
-                    .stored = stored,
-                    .row_bytes = fr_row_bytes(type, FR_LAYOUT_PLAIN, stored)};
-    kv.base_d = gpu_put(b, NULL, (size_t)(n * per_pos) * kv.row_bytes);
-    return kv;
-}
-
-/* Stores n positions of [a, b] rows in two batches; fills `rows` with what the cache now holds. */
-static void store(gpu_bench *b, const fr_gpu_kv *kv, int64_t n, int64_t a_width, int64_t b_width,
-                  float *rows)
-{
-    static float exact[MOST];
-    fr_err err;
-    int64_t lda = kv->per_pos * a_width, first = n / 2;
-    int32_t bad = 0;
-    fill_random(a_h, n * lda, 1, &rng);
-    fill_random(b_h, n * (b_width + 1), 1, &rng);
-    memset(exact, 0, sizeof exact);
-    for (int64_t p = 0; p < n; p++)
-        for (int64_t h = 0; h < kv->per_pos; h++) {
-            float *row = exact + (p * kv->per_pos + h) * kv->stored;
-            memcpy(row, a_h + p * lda + h * a_width, (size_t)a_width * sizeof *row);
-            memcpy(row + a_width, b_h + p * b_width, (size_t)b_width * sizeof *row);
-        }
-    fr_gpu_kv_store_args args = {.a_d = gpu_floats(b, a_h, n * lda),
-                                 .b_d = gpu_floats(b, b_h, n * b_width + 1),
-                                 .lda = lda,
-                                 .a_width = a_width,
-                                 .a_stride = a_width,
-                                 .ldb = b_width,
-                                 .b_width = b_width,
-                                 .n_tokens = first,
-                                 .not_finite_d = gpu_put(b, &bad, sizeof bad),
-                                 .dst = *kv};
-    if (first > 0)
-        assert_ok(b->gpu->kv_store(&args, b->s, &err));
-    args.a_d += first * lda;
-    args.b_d += first * b_width;
-    args.pos0 = first;
-    args.n_tokens = n - first;
-    assert_ok(b->gpu->kv_store(&args, b->s, &err));
-    gpu_get(b, &bad, args.not_finite_d, sizeof bad);
-    assert_int_equal(bad, 0);
-    check_rows(b, kv, n * kv->per_pos, exact, rows);
-}
-
-static void attend(const attention *c, int64_t t, int64_t h, const float *q, const float *k,
-                   int64_t ldk, const float *v, int64_t ldv, double scale, float *out)
-{
-    static double p[512];
-    double most = -INFINITY, sum = 0;
-    int64_t n = c->pos0 + t + 1, width = c->w1 + c->w2, h_row = c->per_pos > 1 ? h : 0;
-    for (int64_t i = 0; i < n; i++) {
-        p[i] = 0;
-        for (int64_t j = 0; j < width; j++)
-            p[i] += (double)q[j] * (double)k[(i * c->per_pos + h_row) * ldk + j];
-        most = fmax(most, p[i] *= scale);
-    }
-    for (int64_t i = 0; i < n; i++)
-        sum += p[i] = exp(p[i] - most);
-    for (int64_t j = 0; j < c->wv; j++) {
-        double o = 0;
-        for (int64_t i = 0; i < n; i++)
-            o += p[i] / sum * (double)v[(i * c->per_pos + h_row) * ldv + j];
-        out[j] = (float)o;
-    }
-}
-
-static void check_attention(gpu_bench *b, attention c)
-{
-    static float k_rows[MOST], v_rows[MOST], q[MOST];
-    fr_err err;
-    int64_t n = c.pos0 + c.n_tokens, width = c.w1 + c.w2, q_n = c.n_tokens * c.n_heads * width;
-    int64_t stored = (width + 31) / 32 * 32, v_stored = (c.wv + 31) / 32 * 32;
-    fr_gpu_kv k = make_cache(b, c.type, stored, c.per_pos, n), v = {.type = c.type};
-    store(b, &k, n, c.w1, c.w2, k_rows);
-    if (c.own_v) {
-        v = make_cache(b, c.type, v_stored, c.per_pos, n);
-        store(b, &v, n, c.wv, 0, v_rows);
-    }
-    fill_random(q, q_n, 1, &rng);
-    float *q_d = gpu_floats(b, q, q_n);
-    int64_t n_o = c.n_tokens * c.n_heads * c.wv;
-    fr_gpu_attn_args args = {.n_tokens = c.n_tokens,
-                             .n_heads = c.n_heads,
-                             .pos0 = c.pos0,
-                             .scale = 0.7f,
-                             .q1_d = q_d,
-                             .q2_d = c.w2 ? q_d + c.w1 : NULL,
-                             .ldq1 = c.n_heads * width,
-                             .q1_stride = width,
-                             .ldq2 = c.n_heads * width,
-                             .q2_stride = width,
-                             .w1 = c.w1,
-                             .w2 = c.w2,
-                             .wv = c.wv,
-                             .o_d = gpu_floats(b, NULL, n_o),
-                             .ldo = c.n_heads * c.wv,
-                             .o_stride = c.wv,
-                             .k = k,
-                             .v = v};
-    assert_ok(b->gpu->attn(&args, b->s, &err));
-    gpu_get(b, got, args.o_d, (size_t)n_o * sizeof *got);
-    for (int64_t t = 0; t < c.n_tokens; t++)
-        for (int64_t h = 0; h < c.n_heads; h++) {
-            int64_t at = t * c.n_heads + h;
-            attend(&c, t, h, q + at * width, k_rows, stored, c.own_v ? v_rows : k_rows,
-                   c.own_v ? v_stored : stored, 0.7f, want);
-            assert_close(got + at * c.wv, want, c.wv, 0, 1e-5, "attn");
-        }
-}
-
-static void attentions(const fr_gpu *gpu)
-{
-    static const attention all[] = {
-        {FR_TYPE_F32, 1, 1, 0, 32, 0, 32, 1, false},
-        {FR_TYPE_F32, 3, 2, 31, 64, 16, 64, 1, false},
-        {FR_TYPE_F16, 2, 3, 64, 64, 16, 64, 1, false},
-        {FR_TYPE_BF16, 2, 1, 40, 33, 7, 33, 1, false},
-        {FR_TYPE_Q8_0, 2, 2, 33, 96, 32, 96, 1, false},
-        {FR_TYPE_F16, 3, 2, 20, 24, 8, 20, 3, true},
-        {FR_TYPE_Q8_0, 2, 4, 0, 32, 32, 32, 2, true},
-    };
-    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
-        gpu_bench b = gpu_open(gpu, ARENA);
-        check_attention(&b, all[i]);
-        gpu_close(&b);
-    }
-}
-
-static void store_infinite(const fr_gpu *gpu)
-{
-    fr_err err;
-    int32_t bad = 0;
-    gpu_bench b = gpu_open(gpu, ARENA);
-    fr_gpu_kv kv = make_cache(&b, FR_TYPE_F16, 32, 1, 2);
-    fill_random(a_h, 64, 1, &rng);
-    a_h[32 + 5] = INFINITY;
-    a_h[3] = 1e9f; /* beyond f16: its greatest number is stored */
-    fr_gpu_kv_store_args args = {.a_d = gpu_floats(&b, a_h, 64),
-                                 .lda = 32,
-                                 .a_width = 32,
-                                 .n_tokens = 2,
-                                 .not_finite_d = gpu_put(&b, &bad, sizeof bad),
-                                 .dst = kv};
-    uint16_t rows[64];
-    assert_ok(gpu->kv_store(&args, b.s, &err));
-    gpu_get(&b, &bad, args.not_finite_d, sizeof bad);
-    gpu_get(&b, rows, kv.base_d, sizeof rows);
-    assert_int_equal(bad, 1);
-    assert_int_equal(rows[3], 0x7BFF);
-    for (int i = 32; i < 64; i++)
-        assert_int_equal(rows[i], 0);
-    gpu_close(&b);
-}
-
 #define TEST(name)                                                                                 \
     static void test_##name(void **state)                                                          \
     {                                                                                              \
@@ -519,16 +334,13 @@ TEST(elements)
 TEST(routes)
 TEST(route_nan)
 TEST(mixes)
-TEST(attentions)
-TEST(store_infinite)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_norms),      cmocka_unit_test(test_rotations),
-        cmocka_unit_test(test_elements),   cmocka_unit_test(test_routes),
-        cmocka_unit_test(test_route_nan),  cmocka_unit_test(test_mixes),
-        cmocka_unit_test(test_attentions), cmocka_unit_test(test_store_infinite),
+        cmocka_unit_test(test_norms),     cmocka_unit_test(test_rotations),
+        cmocka_unit_test(test_elements),  cmocka_unit_test(test_routes),
+        cmocka_unit_test(test_route_nan), cmocka_unit_test(test_mixes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,6 +3,7 @@
 #include "gpu_testing.h"
 
 #include "base/mem.h"
+#include "cuda/dl_nvml.h"
 
 enum { MB = 1 << 20, N = 4096, BYTES = N * 4 };
 
@@ -277,6 +278,143 @@ static void test_lost_device(void **state)
     assert_ok(open_all(gpu, &err));
 }
 
+/* With sync_debug, what goes wrong on the device comes out of the call that asked for it. */
+static void test_sync_debug(void **state)
+{
+    (void)state;
+    const fr_gpu *gpu = fresh_simulator();
+    fr_err err;
+    float *x;
+    for (int on = 0; on < 2; on++) {
+        assert_ok(fr_gpu_sim_configure("lazy=1", &err));
+        gpu_bench b = gpu_open(gpu, MB);
+        x = gpu_floats(&b, NULL, 64);
+        assert_ok(gpu->fill(x, 0, 256, b.s, &err));
+        assert_ok(gpu->stream_wait(b.s, &err));
+        gpu->sync_debug(on);
+        assert_ok(fr_gpu_sim_configure("lose=1", &err));
+        assert_int_equal(gpu->scale(x, 2, 64, x, b.s, &err), on ? FR_EIO : FR_OK);
+        if (on)
+            assert_non_null(strstr(err.text, "GPU 0: scale found"));
+        else
+            assert_int_equal(gpu->stream_wait(b.s, &err), FR_EIO);
+        assert_ok(gpu->device_reset(0, &err));
+        gpu_close(&b);
+    }
+    gpu_bench b = gpu_open(gpu, MB); /* waiting would spoil a capture */
+    fr_gpu_graph *g;
+    x = gpu_floats(&b, NULL, 64);
+    assert_ok(gpu->capture_begin(b.s, &err));
+    assert_ok(gpu->scale(x, 2, 64, x, b.s, &err));
+    assert_ok(gpu->capture_end(b.s, &g, &err));
+    assert_ok(gpu->graph_launch(g, b.s, &err));
+    gpu->graph_close(g);
+    gpu->sync_debug(false);
+    gpu_close(&b);
+    assert_ok(fr_gpu_sim_configure("lazy=0,lose=0", &err));
+}
+
+/* Facts for planning, from what the runtime tells. */
+static void test_device_facts(void **state)
+{
+    (void)state;
+    const fr_gpu *gpu = fresh_simulator();
+    fr_err err;
+    fr_gpu_info info;
+    assert_ok(gpu->device_info(0, &info, &err));
+    assert_true(info.bandwidth == 0 && info.f16_ops == 0 && info.int8_ops == 0);
+    assert_true(info.usable && info.simulated && !info.why_not[0]);
+    assert_ok(fr_gpu_sim_configure("clock_mhz=1695,memory_mhz=9751,bus_bits=384", &err));
+    assert_ok(gpu->device_info(0, &info, &err));
+    /* a GeForce RTX 3090 (936 GB/s; 71 TFLOPS and 284 TOPS of 82 processors), with 4 of them */
+    assert_true(fabs(info.bandwidth - 936e9) < 1e9);
+    assert_true(fabs(info.f16_ops - 71e12 * 4 / 82) < 0.01e12);
+    assert_true(fabs(info.int8_ops - 284e12 * 4 / 82) < 0.1e12);
+    assert_ok(fr_gpu_sim_configure("capability=70", &err));
+    assert_ok(gpu->device_info(0, &info, &err));
+    assert_false(info.usable);
+    assert_string_equal(info.why_not, "found compute capability 7.0, expected 7.5 or newer");
+    assert_ok(fr_gpu_sim_configure("capability=130,no_code=1", &err));
+    assert_ok(gpu->device_info(0, &info, &err));
+    assert_false(info.usable);
+    assert_non_null(strstr(info.why_not, "found no code for compute capability 13.0"));
+    assert_true(info.f16_ops == 0); /* a table does not know the future */
+    assert_ok(fr_gpu_sim_configure(
+        "capability=86,no_code=0,clock_mhz=0,memory_mhz=0,bus_bits=0,driver=12040", &err));
+    assert_int_equal(gpu->device_count(&err), 0);
+    assert_non_null(strstr(err.text, "a driver for CUDA 12.4), expected one for CUDA 13.0"));
+    assert_ok(fr_gpu_sim_configure("driver=0", &err));
+    assert_int_equal(gpu->device_count(&err), 0);
+    assert_non_null(strstr(err.text, "no driver"));
+    assert_ok(fr_gpu_sim_configure("driver=13000", &err));
+    assert_int_equal(gpu->device_count(&err), 2);
+}
+
+/* In virtual time a copy takes 8 us and its bytes at the link's speed. */
+static void test_link_speed(void **state)
+{
+    (void)state;
+    const fr_gpu *gpu = fresh_simulator();
+    fr_err err;
+    double h2d, d2h;
+    assert_ok(fr_gpu_sim_configure("timing=1,h2d_gbs=25,d2h_gbs=12", &err));
+    assert_ok(fr_gpu_link_speed(gpu, 1, &h2d, &d2h, &err));
+    assert_true(h2d > 24e9 && h2d <= 25e9 && d2h > 11.8e9 && d2h <= 12e9);
+    for (int n = 1; n <= 3; n++) { /* nothing is left behind by failures */
+        char text[32];
+        snprintf(text, sizeof text, "fail_alloc=%d", n);
+        size_t before = fr_mem_total().bytes_now;
+        assert_ok(fr_gpu_sim_configure(text, &err));
+        assert_int_equal(fr_gpu_link_speed(gpu, 1, &h2d, &d2h, &err), FR_ENOMEM);
+        assert_int_equal(fr_mem_total().bytes_now, before);
+    }
+    assert_ok(fr_gpu_sim_configure("timing=0,fail_alloc=0,h2d_gbs=25,d2h_gbs=25", &err));
+    assert_ok(fr_gpu_link_speed(gpu, 0, &h2d, &d2h, &err)); /* ends, whatever the clock says */
+}
+
+/* The driver's management library, played by these. */
+static int played_status;
+static int play_init(void)
+{
+    return played_status;
+}
+static int play_bus(const char *bus, nvml_device **out)
+{
+    *out = NULL;
+    return strcmp(bus, "0000:01:00.0") != 0;
+}
+static int play_memory(nvml_device *d, nvml_memory *out)
+{
+    (void)d;
+    *out = (nvml_memory){24, 20, 4};
+    return played_status;
+}
+static int play_number(nvml_device *d, unsigned *out)
+{
+    (void)d;
+    *out = 4;
+    return played_status;
+}
+
+static void test_nvml(void **state)
+{
+    (void)state;
+    static const nvml_api api = {play_init, play_bus, play_memory, play_number, play_number};
+    fr_nvml_facts f;
+    assert_false(nvml_ask_api(&api, "0000:02:00.0", &f));
+    assert_true(nvml_ask_api(&api, "0000:01:00.0", &f));
+    assert_true(f.pcie_generation == 4 && f.pcie_lanes == 4 && f.used_bytes == 4);
+    played_status = 3; /* not supported */
+    assert_true(nvml_ask_api(&api, "0000:01:00.0", &f));
+    assert_true(f.pcie_generation == 0 && f.pcie_lanes == 0 && f.used_bytes == 0);
+    assert_false(fr_nvml_ask("ffff:ff:1f.0", &f)); /* with and without the library */
+    assert_true(fabs(fr_pcie_speed(3, 16) - 15.75e9) < 0.01e9);
+    assert_true(fabs(fr_pcie_speed(1, 1) - 0.25e9) < 1e3);
+    assert_true(fabs(fr_pcie_speed(6, 16) - 121e9) < 0.1e9);
+    assert_true(fr_pcie_speed(0, 16) == 0 && fr_pcie_speed(7, 16) == 0 &&
+                fr_pcie_speed(4, 99) == 0);
+}
+
 static void test_settings(void **state)
 {
     (void)state;
@@ -323,6 +461,8 @@ int main(void)
         cmocka_unit_test(test_questions),   cmocka_unit_test(test_graphs),
         cmocka_unit_test(test_settings),    cmocka_unit_test(test_failing_allocations),
         cmocka_unit_test(test_lost_device), cmocka_unit_test(test_no_driver),
+        cmocka_unit_test(test_sync_debug),  cmocka_unit_test(test_device_facts),
+        cmocka_unit_test(test_link_speed),  cmocka_unit_test(test_nvml),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
