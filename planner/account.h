@@ -88,8 +88,9 @@ typedef enum {
 typedef struct {
     uint64_t bytes[PLAN_GPU_PARTS]; /* multiples of PLAN_WEIGHT_ALIGN */
     uint64_t total;
-    int64_t chunk;     /* positions that LATENT, K and V hold */
-    int64_t down_rows; /* rows of down matrices that DOWN holds for every pair */
+    int64_t chunk;         /* positions that LATENT, K and V hold */
+    int64_t expert_tokens; /* of a batch, that experts compute at once */
+    int64_t down_rows;     /* rows of down matrices that DOWN holds for each of their pairs */
 } plan_gpu_parts;
 
 plan_gpu_parts plan_gpu_workspace(const fr_model *m, const plan_passes *p, const fr_plan_options *o,

@@ -298,7 +298,12 @@ static uint64_t cpu_bytes(const sizes *s)
 /* ---- GPUs --------------------------------------------------------------------------------------
  */
 
-enum { DOWN_BYTES = 32 << 20, MATMUL_BYTES = 8 << 20 };
+enum {
+    DOWN_BYTES = 32 << 20,
+    HIDDEN_BYTES = 256 << 20,
+    MATMUL_BYTES = 8 << 20,
+    MIN_EXPERT_TOKENS = 512 /* enough to keep products busy */
+};
 
 static uint64_t gpu_aligned(uint64_t bytes)
 {
@@ -310,7 +315,16 @@ static int64_t down_rows(const sizes *s, int64_t n_pairs)
 {
     int64_t step = PLAN_GPU_TILE_ROWS, rows = DOWN_BYTES / 4 / (n_pairs > 0 ? n_pairs : 1);
     rows = rows / step * step;
-    return rows < step ? min_i64(step, s->m->hp.n_embd) : min_i64(rows, s->m->hp.n_embd);
+    return min_i64(rows < step ? step : rows, s->m->hp.n_embd);
+}
+
+/* Tokens whose rows of gate and up stand at once, likewise. */
+static int64_t expert_tokens(const sizes *s)
+{
+    const fr_hparams *hp = &s->m->hp;
+    int64_t row = 2 * 4 * hp->n_expert_used * hp->n_ff_exp;
+    int64_t n = HIDDEN_BYTES / (row > 0 ? row : 1);
+    return min_i64(n < MIN_EXPERT_TOKENS ? MIN_EXPERT_TOKENS : n, s->n_ubatch);
 }
 
 static uint64_t widest_row(const fr_model *m)
@@ -324,13 +338,14 @@ static uint64_t widest_row(const fr_model *m)
 static void expert_parts(const sizes *s, plan_gpu_parts *g)
 {
     const fr_hparams *hp = &s->m->hp;
-    int64_t n_pairs = s->n_ubatch * hp->n_expert_used;
     if (hp->n_expert == 0)
         return;
+    g->expert_tokens = expert_tokens(s);
+    int64_t n_pairs = g->expert_tokens * hp->n_expert_used;
     g->down_rows = down_rows(s, n_pairs);
     g->bytes[PLAN_GPU_GATE] = g->bytes[PLAN_GPU_UP] = (uint64_t)(n_pairs * hp->n_ff_exp) * 4;
     g->bytes[PLAN_GPU_DOWN] = (uint64_t)(n_pairs * g->down_rows) * 4;
-    g->bytes[PLAN_GPU_GROUPS] = (uint64_t)(n_pairs + hp->n_expert + 1) * 4;
+    g->bytes[PLAN_GPU_GROUPS] = (uint64_t)(s->n_ubatch * hp->n_expert_used + hp->n_expert + 1) * 4;
 }
 
 static void attention_parts(const sizes *s, plan_gpu_parts *g)

@@ -134,22 +134,45 @@ static fr_weight rows_of_weight(const fr_weight *w, int64_t from, int64_t n)
     return part;
 }
 
+/* Tokens of a batch whose experts are computed together. */
+typedef struct {
+    int64_t n_tokens, ldx, ldy;
+    const int32_t *ids;
+    const float *x, *weights;
+    float *y;
+} token_span;
+
+static token_span span_of(const fr_exec *x, const fr_node *n, int d, int64_t from)
+{
+    int64_t left = exec_rows(x, n->in[0].value) - from, n_used = x->m->hp.n_expert_used;
+    int64_t ldx = ld_of(x, n->in[0]), ldy = ld_of(x, n->out[0]);
+    return (token_span){
+        .n_tokens = left < x->parts.expert_tokens ? left : x->parts.expert_tokens,
+        .ldx = ldx,
+        .ldy = ldy,
+        .ids = (const int32_t *)(const void *)data_of(x, d, n->in[1]) + from * n_used,
+        .x = data_of(x, d, n->in[0]) + from * ldx,
+        .weights = data_of(x, d, n->in[2]) + from * n_used,
+        .y = data_of(x, d, n->out[0]) + from * ldy,
+    };
+}
+
 /* y = or += down of the hidden rows, some of its rows at a time: all of them, for all pairs of
  * token and expert, would be the largest value of the pass. */
-static fr_status mix_down(fr_exec *x, const fr_node *n, int d, int64_t first, const fr_weight *down,
-                          const float *hidden, bool add, fr_err *err)
+static fr_status mix_down(fr_exec *x, const token_span *t, int d, int64_t first,
+                          const fr_weight *down, const float *hidden, bool add, fr_err *err)
 {
-    int64_t n_tokens = exec_rows(x, n->in[0].value), n_used = x->m->hp.n_expert_used;
-    float *rows = floats(&x->gpus[d], PLAN_GPU_DOWN), *y = data_of(x, d, n->out[0]);
+    int64_t n_used = x->m->hp.n_expert_used;
+    float *rows = floats(&x->gpus[d], PLAN_GPU_DOWN);
     for (int64_t from = 0; from < down->rows; from += x->parts.down_rows) {
         int64_t left = down->rows - from;
         int64_t step = left < x->parts.down_rows ? left : x->parts.down_rows;
         fr_weight part = rows_of_weight(down, from, step);
         fr_gpu_matmul_args a = {
             .w = &part,
-            .n_tokens = n_tokens,
+            .n_tokens = t->n_tokens,
             .n_pick = n_used,
-            .ids_d = (const int32_t *)(const void *)data_of(x, d, n->in[1]),
+            .ids_d = t->ids,
             .first = first,
             .x_d = hidden,
             .ldx = n_used * down->cols,
@@ -161,12 +184,12 @@ static fr_status mix_down(fr_exec *x, const fr_node *n, int d, int64_t first, co
         FR_TRY(product(x, d, &a, err));
         fr_gpu_mix_args mix = {
             .x_d = rows,
-            .weights_d = data_of(x, d, n->in[2]),
-            .y_d = y + from,
-            .n_tokens = n_tokens,
+            .weights_d = t->weights,
+            .y_d = t->y + from,
+            .n_tokens = t->n_tokens,
             .n_used = n_used,
             .cols = step,
-            .ldy = ld_of(x, n->out[0]),
+            .ldy = t->ldy,
             .add = add,
         };
         FR_TRY(x->gpu->mix(&mix, x->gpus[d].s, err));
@@ -174,21 +197,21 @@ static fr_status mix_down(fr_exec *x, const fr_node *n, int d, int64_t first, co
     return FR_OK;
 }
 
-fr_status exec_gpu_experts(fr_exec *x, const fr_node *n, int d, int64_t first,
-                           const fr_weight *gate, const fr_weight *up, const fr_weight *down,
-                           bool add, fr_err *err)
+static fr_status span_experts(fr_exec *x, const token_span *t, int d, int64_t first,
+                              const fr_weight *gate, const fr_weight *up, const fr_weight *down,
+                              bool add, fr_err *err)
 {
     const exec_gpu *g = &x->gpus[d];
     int64_t n_used = x->m->hp.n_expert_used, n_ff = gate->rows;
     float *gate_rows = floats(g, PLAN_GPU_GATE), *up_rows = floats(g, PLAN_GPU_UP);
     fr_gpu_matmul_args a = {
         .w = gate,
-        .n_tokens = exec_rows(x, n->in[0].value),
+        .n_tokens = t->n_tokens,
         .n_pick = n_used,
-        .ids_d = (const int32_t *)(const void *)data_of(x, d, n->in[1]),
+        .ids_d = t->ids,
         .first = first,
-        .x_d = data_of(x, d, n->in[0]),
-        .ldx = ld_of(x, n->in[0]),
+        .x_d = t->x,
+        .ldx = t->ldx,
         .y_d = gate_rows,
         .ldy = n_used * n_ff,
         .y_stride = n_ff,
@@ -198,7 +221,18 @@ fr_status exec_gpu_experts(fr_exec *x, const fr_node *n, int d, int64_t first,
     a.y_d = up_rows;
     FR_TRY(product(x, d, &a, err));
     FR_TRY(x->gpu->swiglu(gate_rows, up_rows, a.n_tokens * n_used * n_ff, gate_rows, g->s, err));
-    return mix_down(x, n, d, first, down, gate_rows, add, err);
+    return mix_down(x, t, d, first, down, gate_rows, add, err);
+}
+
+fr_status exec_gpu_experts(fr_exec *x, const fr_node *n, int d, int64_t first,
+                           const fr_weight *gate, const fr_weight *up, const fr_weight *down,
+                           bool add, fr_err *err)
+{
+    for (int64_t from = 0; from < exec_rows(x, n->in[0].value); from += x->parts.expert_tokens) {
+        token_span t = span_of(x, n, d, from);
+        FR_TRY(span_experts(x, &t, d, first, gate, up, down, add, err));
+    }
+    return FR_OK;
 }
 
 static fr_status run_moe(fr_exec *x, const fr_node *n, int d, fr_err *err)
