@@ -1,4 +1,4 @@
-/* ferry-plan: where every tensor would live, and why. Reads headers only, asks no device. */
+/* ferry-plan: where every tensor would live, and why. Reads headers only. */
 #include <stdio.h>
 
 #include "plan/plan_tool.h"
@@ -15,7 +15,7 @@ static int run(const fr_options *o)
     if (o->plan_diff)
         return plan_compare(o);
     if (o->plan_probe)
-        return plan_probe();
+        return plan_probe(o);
     if (o->plan_kv_table)
         return plan_kv_table(o);
     return plan_run(o);

@@ -18,6 +18,12 @@ expect 0 'split-mode row: this version plans whole layers' --config "$machine" -
 expect 0 "^DeepSeek-V4-Pro +f16 .* 9\.625 GiB$" --kv-table
 expect 0 '^q8_0 +37332 .* 5\.696 GiB' --kv-table -m "$src/test/data/headers/deepseek-r1-q4_k_r4.header.gguf"
 expect 0 '^\[ram\]$' --probe
+if "$tool" --probe --sim 1x96MiB >"$tmp/sim.ini" 2>"$tmp/err"; then # a build with the simulator
+    expect 0 '^\[gpu\.2\]$' --probe --sim 3x96MiB
+    expect 0 '^CUDA0 ' --config "$tmp/sim.ini" -m "$demo" -c 256
+else
+    expect 1 'a build without them' --probe --sim 1x96MiB
+fi
 expect 0 '^usage: ferry-plan ' --help
 
 # a plan kept as an INI file is the same plan, and the comparison of others says no

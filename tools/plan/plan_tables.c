@@ -100,12 +100,12 @@ out:
 /* ---- --probe -----------------------------------------------------------------------------------
  */
 
-int plan_probe(void)
+int plan_probe(const fr_options *o)
 {
     fr_err err = {0};
     fr_hardware hw;
     fr_buf text = {0};
-    fr_status st = fr_hardware_probe(&hw, &err);
+    fr_status st = fr_engine_hardware(o->sim, &hw, &err);
     if (st == FR_OK)
         st = fr_hardware_print_ini(&hw, &text, &err);
     if (st == FR_OK)

@@ -12,7 +12,7 @@ enum { PLAN_NO = 3 };
 int plan_run(const fr_options *o);      /* plans, and prints what the options ask for */
 int plan_kv_table(const fr_options *o); /* --kv-table */
 int plan_compare(const fr_options *o);  /* --diff */
-int plan_probe(void);                   /* --probe */
+int plan_probe(const fr_options *o);    /* --probe */
 
 /* Writes text to standard output and frees it; returns 0, or TOOL_FAILED after a report. */
 int plan_write(fr_buf *text);
