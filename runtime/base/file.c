@@ -135,6 +135,32 @@ fr_status fr_file_write(fr_out_file *f, const void *bytes, size_t n, fr_err *err
     return FR_OK;
 }
 
+fr_status fr_file_reserve(fr_out_file *f, uint64_t bytes, fr_err *err)
+{
+    if (fallocate(f->fd, 0, 0, (off_t)bytes) == 0 || errno == EOPNOTSUPP)
+        return FR_OK;
+    return fr_fail(err, FR_EIO, "%s: no room for %llu bytes: %s", f->tmp_path,
+                   (unsigned long long)bytes, strerror(errno));
+}
+
+fr_status fr_file_write_at(const fr_out_file *f, uint64_t offset, const void *bytes, size_t n,
+                           fr_err *err)
+{
+    const uint8_t *p = bytes;
+    while (n > 0) {
+        ssize_t put = pwrite(f->fd, p, n, (off_t)offset);
+        if (put < 0 && errno == EINTR)
+            continue;
+        if (put <= 0)
+            return fr_fail(err, FR_EIO, "%s: writing at offset %llu: %s", f->tmp_path,
+                           (unsigned long long)offset, strerror(errno));
+        p += put;
+        offset += (uint64_t)put;
+        n -= (size_t)put;
+    }
+    return FR_OK;
+}
+
 fr_status fr_file_commit(fr_out_file *f, fr_err *err)
 {
     fr_status st = FR_OK;

@@ -42,6 +42,13 @@ typedef struct {
 
 fr_status fr_file_create(const char *path, fr_out_file *out, fr_err *err);
 fr_status fr_file_write(fr_out_file *f, const void *bytes, size_t n, fr_err *err);
+
+/* In any order instead: room first, where the file system can promise it, then bytes at an offset,
+ * by any thread. */
+fr_status fr_file_reserve(fr_out_file *f, uint64_t bytes, fr_err *err);
+fr_status fr_file_write_at(const fr_out_file *f, uint64_t offset, const void *bytes, size_t n,
+                           fr_err *err);
+
 fr_status fr_file_commit(fr_out_file *f, fr_err *err);
 void fr_file_abort(fr_out_file *f);
 

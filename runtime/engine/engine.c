@@ -77,6 +77,7 @@ static fr_status load_weights(fr_engine *e, fr_err *err)
     const fr_engine_config *cfg = &e->cfg;
     fr_store_config store = {.mmap = cfg->mmap,
                              .huge_pages = cfg->huge_pages,
+                             .repack_cache = cfg->repack_cache,
                              .lock = cfg->mlock,
                              .check = cfg->check_tensors,
                              .progress = cfg->progress,

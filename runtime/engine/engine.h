@@ -46,6 +46,7 @@ typedef struct {
     bool mmap, check_tensors;
     bool huge_pages, mlock; /* for the weights */
     bool repack;            /* weights get the layout that kernels read fastest; else the file's */
+    const char *repack_cache; /* folder that keeps repacked weights (store.h); NULL: none */
     fr_placement_config place;
     fr_progress_fn progress; /* while loading; may be NULL */
     void *progress_user;

@@ -1,12 +1,10 @@
-/* Bringing the weights of the file into memory: read, or read and repacked, to RAM and to GPUs.
+/* Bringing the weights of the file into memory: read, or read and repacked, to RAM, to GPUs, or
+ * into the file of an image.
  *
  * What is read is cut into pieces that the threads take in file order. A piece that is repacked
  * goes through a buffer of the thread's own that stays in its cache, so that no second copy of the
  * weights ever exists. A piece for a GPU ends in a pinned buffer, which is copied while the thread
  * fills its other one. */
-#include <stdatomic.h>
-#include <string.h>
-
 #include "store/store_internal.h"
 
 enum { PIECE_BYTES = 512 << 10 };
@@ -14,17 +12,14 @@ enum { PIECE_BYTES = 512 << 10 };
 typedef struct {
     fr_store *s;
     const fr_store_config *cfg;
-    int64_t *first;    /* [n_parts + 1]: number of each part's first piece */
-    uint8_t *staging;  /* a buffer for every thread */
-    size_t room_bytes; /* of one */
-    store_lane *lanes; /* one a thread; NULL when nothing goes to GPUs */
-    float *rows;       /* a row for every thread, where pieces are checked on their way; or NULL */
+    fr_out_file *image; /* where everything goes instead; or NULL */
+    int64_t *first;     /* [n_parts + 1]: number of each part's first piece */
+    uint8_t *staging;   /* buffers for every thread: as read, as repacked for an image */
+    size_t room_bytes;  /* of one */
+    size_t ready_bytes; /* of the other */
+    store_lane *lanes;  /* one a thread; NULL when nothing goes to GPUs */
+    float *rows;        /* a row for every thread, where pieces are checked on their way; or NULL */
     int64_t row_cols;
-    uint64_t total;
-    atomic_int_fast64_t next; /* piece */
-    atomic_uint_fast64_t done;
-    atomic_int failed; /* 0, or an fr_status */
-    fr_err *errs;      /* one a thread */
 } load_job;
 
 /* ---- pieces -------------------------------------------------------------------------------------
@@ -40,10 +35,16 @@ static bool is_read(const fr_store *s, int part)
     return s->items[part].source == STORE_READ || s->items[part].source == STORE_REPACK;
 }
 
+/* The layout of what is read. */
+static fr_layout src_layout(const fr_store *s, int part)
+{
+    return s->items[part].from_image ? s->parts[part].w.layout : weight_of(s, part)->src->layout;
+}
+
 static size_t src_row_bytes(const fr_store *s, int part)
 {
-    const fr_model_weight *w = weight_of(s, part);
-    return fr_row_bytes(w->shape.type, w->src->layout, w->shape.cols);
+    const fr_weight *w = &s->parts[part].w;
+    return fr_row_bytes(w->type, src_layout(s, part), w->cols);
 }
 
 static size_t dst_row_bytes(const fr_store *s, int part)
@@ -56,7 +57,7 @@ static size_t dst_row_bytes(const fr_store *s, int part)
 static int64_t piece_rows(const fr_store *s, int part)
 {
     const fr_weight *w = &s->parts[part].w;
-    int from = fr_layout_rows(w->type, weight_of(s, part)->src->layout);
+    int from = fr_layout_rows(w->type, src_layout(s, part));
     int to = fr_layout_rows(w->type, w->layout);
     int64_t unit = from > to ? from : to;
     int64_t n = PIECE_BYTES / (int64_t)src_row_bytes(s, part) / unit;
@@ -113,11 +114,12 @@ static fr_status read_rows(const load_job *job, rows r, uint8_t *room, uint8_t *
     const fr_store *s = job->s;
     const fr_store_part *p = &s->parts[r.part];
     const fr_gguf_tensor *t = weight_of(s, r.part)->src;
-    size_t row_bytes = src_row_bytes(s, r.part);
+    size_t row_bytes = src_row_bytes(s, r.part), bytes = (size_t)r.n * row_bytes;
     uint64_t from = (uint64_t)(p->first * p->w.rows + r.row) * row_bytes;
+    if (s->items[r.part].from_image)
+        return store_image_read(s, s->items[r.part].weight, from, bytes, dst, err);
     bool repacks = s->items[r.part].source == STORE_REPACK;
-    FR_TRY(fr_gguf_read_tensor(s->model->gguf, t, from, (size_t)r.n * row_bytes,
-                               repacks ? room : dst, err));
+    FR_TRY(fr_gguf_read_tensor(s->model->gguf, t, from, bytes, repacks ? room : dst, err));
     if (!repacks)
         return FR_OK;
     return fr_repack(p->w.type, t->layout, p->w.layout, r.n, p->w.cols, room, dst, err);
@@ -134,63 +136,46 @@ static fr_status check_rows(const load_job *job, rows r, const uint8_t *data, in
                          err);
 }
 
-static fr_status load_rows(const load_job *job, rows r, int i_thread, fr_err *err)
+static fr_status send_rows(const load_job *job, rows r, int i_thread, uint8_t *room, uint8_t *dst_d,
+                           fr_err *err)
 {
-    fr_store *s = job->s;
-    const fr_store_part *p = &s->parts[r.part];
-    uint8_t *room = job->staging + (size_t)i_thread * job->room_bytes;
-    uint8_t *dst = (uint8_t *)(uintptr_t)p->w.data + (size_t)r.row * dst_row_bytes(s, r.part);
-    uint8_t *buffer_h;
-    if (p->device == FR_PLAN_CPU)
-        return read_rows(job, r, room, dst, err);
     store_lane *lane = store_lane_at(job->lanes, i_thread);
-    FR_TRY(store_lane_take(s, lane, &buffer_h, err));
+    uint8_t *buffer_h;
+    FR_TRY(store_lane_take(job->s, lane, &buffer_h, err));
     FR_TRY(read_rows(job, r, room, buffer_h, err));
     if (job->rows)
         FR_TRY(check_rows(job, r, buffer_h, i_thread, err));
-    return store_lane_send(s, lane, p->device, dst, (size_t)r.n * dst_row_bytes(s, r.part), err);
+    return store_lane_send(job->s, lane, job->s->parts[r.part].device, dst_d,
+                           (size_t)r.n * dst_row_bytes(job->s, r.part), err);
 }
 
-/* ---- the job ------------------------------------------------------------------------------------
- */
-
-static void fail_job(load_job *job, fr_status st)
+static fr_status write_rows(const load_job *job, rows r, uint8_t *room, fr_err *err)
 {
-    int none = 0;
-    atomic_compare_exchange_strong(&job->failed, &none, (int)st);
+    size_t row_bytes = dst_row_bytes(job->s, r.part);
+    uint8_t *ready = room + job->room_bytes;
+    FR_TRY(read_rows(job, r, room, ready, err));
+    return fr_file_write_at(job->image, job->s->items[r.part].at + (uint64_t)r.row * row_bytes,
+                            ready, (size_t)r.n * row_bytes, err);
 }
 
-static void load_thread(void *arg, int i_thread, int n_threads)
+static fr_status load_piece(void *user, int64_t piece, int i_thread, uint64_t *bytes, fr_err *err)
 {
-    (void)n_threads;
-    load_job *job = arg;
-    fr_err *err = &job->errs[i_thread];
-    int64_t end = job->first[job->s->n_parts], piece;
-    while (!atomic_load(&job->failed) && (piece = atomic_fetch_add(&job->next, 1)) < end) {
-        rows r = rows_of_piece(job, piece);
-        uint64_t bytes = (uint64_t)r.n * src_row_bytes(job->s, r.part);
-        fr_status st = load_rows(job, r, i_thread, err);
-        if (st != FR_OK)
-            fail_job(job, st);
-        uint64_t done = atomic_fetch_add(&job->done, bytes) + bytes;
-        if (i_thread == 0 && job->cfg->progress &&
-            !job->cfg->progress(job->cfg->progress_user, done, job->total))
-            fail_job(job, fr_fail(err, FR_ECANCELLED, "loading: stopped by the user"));
-    }
-    if (job->lanes && !atomic_load(&job->failed)) {
-        fr_status st = store_lane_wait(job->s, store_lane_at(job->lanes, i_thread), err);
-        if (st != FR_OK)
-            fail_job(job, st);
-    }
+    const load_job *job = user;
+    rows r = rows_of_piece(job, piece);
+    const fr_store_part *p = &job->s->parts[r.part];
+    uint8_t *room = job->staging + (size_t)i_thread * (job->room_bytes + job->ready_bytes);
+    *bytes = (uint64_t)r.n * src_row_bytes(job->s, r.part);
+    if (job->image)
+        return write_rows(job, r, room, err);
+    uint8_t *dst = (uint8_t *)(uintptr_t)p->w.data + (size_t)r.row * dst_row_bytes(job->s, r.part);
+    return p->device == FR_PLAN_CPU ? read_rows(job, r, room, dst, err)
+                                    : send_rows(job, r, i_thread, room, dst, err);
 }
 
-static fr_status first_error(const load_job *job, int n_threads, fr_err *err)
+static fr_status wait_for_lane(void *user, int i_thread, fr_err *err)
 {
-    fr_status st = (fr_status)atomic_load(&job->failed);
-    for (int i = 0; st != FR_OK && i < n_threads; i++)
-        if (job->errs[i].code == st)
-            return fr_fail(err, st, "%s", job->errs[i].text);
-    return st;
+    const load_job *job = user;
+    return store_lane_wait(job->s, store_lane_at(job->lanes, i_thread), err);
 }
 
 /* ---- buffers ------------------------------------------------------------------------------------
@@ -211,15 +196,16 @@ static fr_status open_buffers(load_job *job, size_t n_threads, fr_err *err)
             continue;
         if (s->items[k].source == STORE_REPACK)
             at_least(&job->room_bytes, (size_t)piece_rows(s, k) * src_row_bytes(s, k));
+        if (job->image)
+            at_least(&job->ready_bytes, (size_t)piece_rows(s, k) * dst_row_bytes(s, k));
         if (s->parts[k].device == FR_PLAN_CPU)
             continue;
         at_least(&slot_bytes, (size_t)piece_rows(s, k) * dst_row_bytes(s, k));
         job->row_cols = s->parts[k].w.cols > job->row_cols ? s->parts[k].w.cols : job->row_cols;
     }
     job->first = FR_NEW(int64_t, FR_MEM_MISC, (size_t)s->n_parts + 1, err);
-    job->errs = FR_NEW(fr_err, FR_MEM_MISC, n_threads, err);
-    job->staging = fr_mem_array(FR_MEM_MISC, n_threads, job->room_bytes, err);
-    if (!job->first || !job->errs || !job->staging)
+    job->staging = fr_mem_array(FR_MEM_MISC, n_threads, job->room_bytes + job->ready_bytes, err);
+    if (!job->first || !job->staging)
         return FR_ENOMEM;
     if (slot_bytes == 0)
         return FR_OK;
@@ -234,26 +220,23 @@ static void close_buffers(load_job *job)
     store_lanes_close(job->s, job->lanes);
     fr_mem_free(job->rows);
     fr_mem_free(job->staging);
-    fr_mem_free(job->errs);
     fr_mem_free(job->first);
 }
 
-fr_status store_load(fr_store *s, const fr_store_config *cfg, fr_err *err)
+fr_status store_load(fr_store *s, const fr_store_config *cfg, fr_out_file *image, fr_err *err)
 {
-    int n_threads = fr_cpu_n_threads(s->cpu);
-    load_job job = {.s = s, .cfg = cfg};
-    fr_status st = open_buffers(&job, (size_t)n_threads, err);
+    load_job job = {.s = s, .cfg = cfg, .image = image};
+    fr_status st = open_buffers(&job, (size_t)fr_cpu_n_threads(s->cpu), err);
+    store_work work = {.user = &job, .piece = load_piece, .cfg = cfg};
     for (int k = 0; st == FR_OK && k < s->n_parts; k++) {
         int64_t n = n_pieces(s, k);
-        job.first[k + 1] = job.first[k] + n;
-        job.total += n > 0 ? (uint64_t)part_rows(s, k) * src_row_bytes(s, k) : 0;
+        work.n = job.first[k + 1] = job.first[k] + n;
+        work.bytes += n > 0 ? (uint64_t)part_rows(s, k) * src_row_bytes(s, k) : 0;
     }
-    if (st == FR_OK && job.total > 0) {
-        fr_cpu_run(s->cpu, load_thread, &job);
-        st = first_error(&job, n_threads, err);
-        if (st == FR_OK && cfg->progress)
-            cfg->progress(cfg->progress_user, job.total, job.total);
-    }
+    if (job.lanes)
+        work.end = wait_for_lane;
+    if (st == FR_OK && work.n > 0)
+        st = store_work_run(s->cpu, &work, err);
     close_buffers(&job);
     return st;
 }

@@ -27,8 +27,11 @@ static void set_weight(fr_store *s, int i)
 static fr_status fill(fr_store *s, const fr_store_config *cfg, fr_err *err)
 {
     const fr_model *m = s->model;
-    FR_TRY(store_parts_open(s, cfg, err));
-    FR_TRY(store_load(s, cfg, err));
+    FR_TRY(store_parts_list(s, cfg->plan, err));
+    if (cfg->repack_cache)
+        FR_TRY(store_image_open(s, cfg, err));
+    FR_TRY(store_parts_place(s, cfg, err));
+    FR_TRY(store_load(s, cfg, NULL, err));
     for (int i = 0; i < m->n_weights; i++) { /* sources come before what is derived from them */
         if (m->weights[i].derive != FR_DERIVE_NONE)
             FR_TRY(store_derive(s, i, cfg->check, err));
@@ -53,6 +56,8 @@ fr_status fr_store_open(const fr_model *m, fr_cpu *cpu, const fr_store_config *c
         return FR_ENOMEM;
     s->model = m;
     s->cpu = cpu;
+    s->gpu = cfg->gpu;
+    s->image.file = FR_FILE_CLOSED;
     fr_status st = fill(s, cfg, err);
     if (st != FR_OK) {
         fr_store_close(s);
@@ -68,6 +73,7 @@ void fr_store_close(fr_store *s)
         return;
     store_unpin(s);
     store_parts_close(s);
+    store_image_close(s);
     fr_mem_free(s);
 }
 

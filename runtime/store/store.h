@@ -28,6 +28,8 @@ typedef struct {
     const fr_gpu *gpu;   /* needed when the plan uses GPUs; GPU i is its hw.gpus[i].device */
     bool pin; /* pin the routed experts in RAM, so that they can be streamed to GPUs; a refusal is
                  a warning: such copies are slower */
+    const char *repack_cache; /* folder for repacked weights, which the next load then finds ready,
+                                 mapped or read as `mmap` says; NULL: they are not kept */
 } fr_store_config;
 
 typedef struct fr_store fr_store;

@@ -16,9 +16,10 @@ typedef enum {
 typedef struct {
     int weight;
     store_source source;
-    uint64_t bytes; /* in the device's memory; 0 for views */
-    uint64_t at;    /* in `block`, of those that are read into RAM */
-    uint8_t *made;  /* memory of a derived one in RAM; owned */
+    uint64_t bytes;  /* in the device's memory; 0 for views */
+    bool from_image; /* mapped or read from it instead of the file */
+    uint64_t at;     /* in `block`, of those that are read into RAM */
+    uint8_t *made;   /* memory of a derived one in RAM; owned */
 } store_item;
 
 typedef struct {
@@ -34,6 +35,13 @@ typedef struct {
     size_t bytes;
 } store_range;
 
+/* The file that keeps repacked weights (image.c); file.fd < 0: none. */
+typedef struct {
+    fr_file file;
+    char *path;   /* owned */
+    uint64_t *at; /* [n_weights] where each weight is; 0: not in it; owned */
+} store_image;
+
 struct fr_store {
     const fr_model *model;
     fr_cpu *cpu;
@@ -48,21 +56,53 @@ struct fr_store {
     uint8_t *block; /* memory of what is read into RAM, routed experts first; owned */
     uint64_t block_bytes;
     uint64_t mapped_bytes; /* accounted for the mapped ones */
-    store_range *pinned;   /* registered with the backend; owned */
+    store_image image;
+    store_range *pinned; /* registered with the backend; owned */
     int n_pinned;
 };
 
 /* ---- store_parts.c: what is where --------------------------------------------------------------
  */
 
-/* Makes the list of parts and takes the memory of all of them but the derived ones in RAM. */
-fr_status store_parts_open(fr_store *s, const fr_store_config *cfg, fr_err *err);
+/* Makes the list of parts, without memory. */
+fr_status store_parts_list(fr_store *s, const fr_plan *plan, fr_err *err);
+
+/* Settles where each comes from, and takes the memory of all but the derived ones in RAM. */
+fr_status store_parts_place(fr_store *s, const fr_store_config *cfg, fr_err *err);
 void store_parts_close(fr_store *s);
+
+/* ---- work.c: work in pieces --------------------------------------------------------------------
+ */
+
+typedef struct {
+    void *user;
+    int64_t n;      /* pieces */
+    uint64_t bytes; /* of all of them, for the progress */
+    fr_status (*piece)(void *user, int64_t piece, int i_thread, uint64_t *bytes, fr_err *err);
+    fr_status (*end)(void *user, int i_thread, fr_err *err); /* of a thread; may be NULL */
+    const fr_store_config *cfg;
+} store_work;
+
+/* Does all pieces, in their order of begin; the first failure ends it. */
+fr_status store_work_run(fr_cpu *cpu, const store_work *w, fr_err *err);
 
 /* ---- load.c: bringing in what is in the file ---------------------------------------------------
  */
 
-fr_status store_load(fr_store *s, const fr_store_config *cfg, fr_err *err);
+/* Fills the parts that are read, or writes them into an image, at their `at`. */
+fr_status store_load(fr_store *s, const fr_store_config *cfg, fr_out_file *image, fr_err *err);
+
+/* ---- image.c: repacked weights kept in a file --------------------------------------------------
+ */
+
+/* Opens the image of the model's weights in the folder cfg->repack_cache, which is made when it is
+ * not there or is of something else. */
+fr_status store_image_open(fr_store *s, const fr_store_config *cfg, fr_err *err);
+void store_image_close(fr_store *s);
+
+/* Bytes [from, from + n) of weight i in the model's layout. Any thread. */
+fr_status store_image_read(const fr_store *s, int i, uint64_t from, size_t n, void *dst,
+                           fr_err *err);
 
 /* ---- upload.c: pinned buffers on their way to GPUs ---------------------------------------------
  */

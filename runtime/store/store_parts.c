@@ -83,12 +83,12 @@ static fr_status add_all(fr_store *s, fr_err *err)
 /* ---- sources and bytes -------------------------------------------------------------------------
  */
 
-static store_source source_of(const fr_model_weight *w, const fr_store_part *p,
+static store_source source_of(const fr_model_weight *w, const fr_store_part *p, bool from_image,
                               const fr_store_config *cfg)
 {
     if (!w->src || w->derive != FR_DERIVE_NONE)
         return STORE_MADE;
-    if (w->src->layout != p->w.layout)
+    if (w->src->layout != p->w.layout && !from_image)
         return STORE_REPACK;
     return cfg->mmap && p->device == FR_PLAN_CPU ? STORE_MAPPED : STORE_READ;
 }
@@ -104,7 +104,9 @@ static void set_sizes(fr_store *s, const fr_store_config *cfg)
         const fr_store_part *p = &s->parts[k];
         store_item *item = &s->items[k];
         const fr_model_weight *w = &s->model->weights[item->weight];
-        item->source = source_of(w, p, cfg);
+        item->from_image =
+            s->image.at && s->image.at[item->weight] > 0 && p->w.layout == w->shape.layout;
+        item->source = source_of(w, p, item->from_image, cfg);
         if (w->derive != FR_DERIVE_VIEW)
             item->bytes = p->w.mat_bytes * (uint64_t)p->w.n_mat;
         s->devices[p->device].needed +=
@@ -157,6 +159,13 @@ static void lay_out_block(fr_store *s)
         }
 }
 
+static const uint8_t *mapped(const fr_store *s, const store_item *item)
+{
+    if (item->from_image)
+        return s->image.file.data + s->image.at[item->weight];
+    return fr_gguf_tensor_data(s->model->gguf, s->model->weights[item->weight].src);
+}
+
 static fr_status take_ram(fr_store *s, const fr_store_config *cfg, fr_err *err)
 {
     lay_out_block(s);
@@ -173,9 +182,7 @@ static fr_status take_ram(fr_store *s, const fr_store_config *cfg, fr_err *err)
         if (p->device != FR_PLAN_CPU)
             continue;
         if (item->source == STORE_MAPPED) {
-            const fr_gguf_tensor *t = s->model->weights[item->weight].src;
-            p->w.data = (const uint8_t *)fr_gguf_tensor_data(s->model->gguf, t) +
-                        (size_t)p->first * p->w.mat_bytes;
+            p->w.data = mapped(s, item) + (size_t)p->first * p->w.mat_bytes;
             s->mapped_bytes += item->bytes;
         } else if (is_read(item)) {
             p->w.data = s->block + item->at;
@@ -222,19 +229,21 @@ static fr_status set_devices(fr_store *s, const fr_plan *plan, fr_err *err)
     return FR_OK;
 }
 
-fr_status store_parts_open(fr_store *s, const fr_store_config *cfg, fr_err *err)
+fr_status store_parts_list(fr_store *s, const fr_plan *plan, fr_err *err)
 {
-    size_t n = (size_t)s->model->n_weights;
-    size_t n_parts = cfg->plan ? (size_t)cfg->plan->n_placements : n;
-    s->gpu = cfg->gpu;
-    FR_TRY(set_devices(s, cfg->plan, err));
+    size_t n = (size_t)s->model->n_weights, n_parts = plan ? (size_t)plan->n_placements : n;
+    FR_TRY(set_devices(s, plan, err));
     s->parts = FR_NEW(fr_store_part, FR_MEM_MODEL, n_parts, err);
     s->items = FR_NEW(store_item, FR_MEM_MODEL, n_parts, err);
     s->first = FR_NEW(int, FR_MEM_MODEL, n + 1, err);
     s->weights = FR_NEW(fr_weight, FR_MEM_MODEL, n, err);
     if (!s->parts || !s->items || !s->first || !s->weights)
         return FR_ENOMEM;
-    FR_TRY(cfg->plan ? add_planned(s, cfg->plan, err) : add_all(s, err));
+    return plan ? add_planned(s, plan, err) : add_all(s, err);
+}
+
+fr_status store_parts_place(fr_store *s, const fr_store_config *cfg, fr_err *err)
+{
     set_sizes(s, cfg);
     FR_TRY(check_budgets(s, err));
     FR_TRY(take_ram(s, cfg, err));

@@ -103,6 +103,7 @@ fr_status tool_engine_config(const fr_options *o, fr_engine_config *cfg, fr_err 
     cfg->huge_pages = o->huge_pages;
     cfg->mlock = o->mlock;
     cfg->repack = o->repack && o->run_time_repack;
+    cfg->repack_cache = o->repack_cache;
     cfg->check_tensors = o->check_tensors;
     if (isatty(STDERR_FILENO) && !o->log_disable) {
         cfg->progress = show_progress;
