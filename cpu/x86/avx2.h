@@ -61,6 +61,25 @@ CPU_INLINE void avx2_prefetch(const uint8_t *p, size_t n)
         _mm_prefetch((const char *)p + i, _MM_HINT_T0);
 }
 
+/* The same for kernels that read one stream: asks twice, for what stands some bytes behind p; for
+ * the second cache, of which a core can await more lines at a time, and then for the first. */
+enum { AVX2_FAR = 4096, AVX2_NEAR = 1024 };
+
+CPU_INLINE void avx2_ask(const uint8_t *p, size_t n)
+{
+    for (size_t i = 0; i < n; i += 64) {
+        _mm_prefetch((const char *)p + AVX2_FAR + i, _MM_HINT_T1);
+        _mm_prefetch((const char *)p + AVX2_NEAR + i, _MM_HINT_T0);
+    }
+}
+
+/* What avx2_ask will not ask for: the start of the stream. */
+CPU_INLINE void avx2_ask_first(const uint8_t *p)
+{
+    for (size_t i = 0; i < AVX2_FAR; i += 64)
+        _mm_prefetch((const char *)p + i, _MM_HINT_T1);
+}
+
 /* Two halves of a register, low first. */
 CPU_INLINE __m256i avx2_pair(__m128i low, __m128i high)
 {

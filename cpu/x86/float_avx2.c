@@ -46,8 +46,8 @@ CPU_INLINE __m256 load_bf16(const uint8_t *w, int n)
         for (; i + 8 <= j->cols; i += 8) {                                                         \
             for (int r = 0; r < nr; r++) {                                                         \
                 const uint8_t *p = j->w + (size_t)r * j->row_bytes + (size_t)i * BYTES;            \
-                if (nc == 1)                                                                       \
-                    avx2_prefetch(p + (size_t)nr * j->row_bytes, 1);                               \
+                if (nc == 1 && i % (64 / BYTES) == 0)                                              \
+                    avx2_ask(p, 64);                                                               \
                 __m256 w = load_##NAME(p, 8);                                                      \
                 for (int t = 0; t < nc; t++) {                                                     \
                     const float *x = (const float *)j->x[t] + i;                                   \

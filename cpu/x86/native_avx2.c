@@ -2,8 +2,6 @@
  * so that memory is read in one stream. */
 #include "cpu/x86/native_rows_avx2.h"
 
-#define AHEAD 4096 /* bytes from what is read to what is asked for */
-
 /* Rows r0 .. r0 + 15, of which some may lie outside the call, times n tokens. */
 CPU_INLINE void two_eights_of_rows(const cpu_dot_args *a, int64_t r0, const int n,
                                    const rows_form *f, rows_head_fn *head, rows_codes_fn *codes)
@@ -14,9 +12,9 @@ CPU_INLINE void two_eights_of_rows(const cpu_dot_args *a, int64_t r0, const int 
     for (int t = 0; t < n; t++)
         acc[0][t] = acc[1][t] = _mm256_setzero_ps();
     for (int64_t i = 0; i < a->cols / f->weights; i++) {
-        avx2_prefetch(at[0].p[0] + AHEAD, f->bytes);
 #pragma GCC unroll 1
         for (int half = 0; half < 2; half++) {
+            avx2_ask(at[half].p[0] + (size_t)half * f->bytes / 2, f->bytes / 2);
             if (f->weights == 32)
                 rows_block_32(a, &at[half], i, n, f, head, codes, acc[half]);
             else

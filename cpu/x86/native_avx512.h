@@ -18,11 +18,6 @@
 
 #define NATIVE_ROWS 16
 
-/* Memory is asked for twice, these many bytes before it is read: for the second cache, of which a
- * core can await more lines at a time, and then for the first. */
-#define NATIVE_FAR  4096
-#define NATIVE_NEAR 1024
-
 /* The scales of a block. */
 typedef struct {
     __m512 d, m;
@@ -185,15 +180,6 @@ CPU_INLINE __m512 native_add(__m512 acc, const native_head *h, const native_x *x
     return acc;
 }
 
-/* Asks for lines [from, to) of what stands behind p. */
-CPU_INLINE void native_ask(const uint8_t *p, size_t from, size_t to)
-{
-    for (size_t i = 64 * from; i < 64 * to; i += 64) {
-        _mm_prefetch((const char *)p + NATIVE_FAR + i, _MM_HINT_T1);
-        _mm_prefetch((const char *)p + NATIVE_NEAR + i, _MM_HINT_T0);
-    }
-}
-
 /* ---- sixteen rows ---------------------------------------------------------------------------- */
 
 CPU_INLINE __m512 native_group(const cpu_dot_args *a, const uint8_t *group, const native_form *f,
@@ -214,7 +200,8 @@ CPU_INLINE __m512 native_group(const cpu_dot_args *a, const uint8_t *group, cons
 #pragma GCC unroll 8
         for (int b = 0; b < 8; b++) {
             __m512i w[8];
-            native_ask(p, lines * (size_t)b / 8, lines * (size_t)(b + 1) / 8);
+            const size_t line = lines * (size_t)b / 8, next = lines * (size_t)(b + 1) / 8;
+            avx2_ask(p + 64 * line, 64 * (next - line));
             codes(p, b, t, w);
             part = native_sub_block(part, p, w, &h, t, scale, &x, b, f);
         }
@@ -243,6 +230,8 @@ CPU_INLINE void native_dot(const cpu_dot_args *a, const native_form *f, native_t
     native_tables t;
     const size_t row_bytes = fr_row_bytes(f->type, FR_LAYOUT_NATIVE, a->cols);
     tables(&t);
+    avx2_ask_first((const uint8_t *)a->base +
+                   (size_t)(a->row_from / NATIVE_ROWS * NATIVE_ROWS) * row_bytes);
     for (int64_t r = a->row_from / NATIVE_ROWS * NATIVE_ROWS; r < a->row_to; r += NATIVE_ROWS) {
         const uint8_t *group = (const uint8_t *)a->base + (size_t)r * row_bytes;
         native_store(a, r, native_group(a, group, f, &t, head, codes, scale));
@@ -278,7 +267,7 @@ CPU_INLINE __m512 native_blocks_32(__m512 y, const uint8_t *p, const fr_act_q8_3
         native_head h;
         __m512i w[8];
         head(p, NULL, &h);
-        native_ask(p, 0, (f->bytes + 63) / 64);
+        avx2_ask(p, f->bytes);
         codes(p, 0, t, w);
         __m512i sum = f->offset ? _mm512_set1_epi32(start[i]) : _mm512_setzero_si512();
         for (int j = 0; j < 8; j++)
@@ -300,6 +289,8 @@ CPU_INLINE void native_dot_32(const cpu_dot_args *a, const native_form *f, nativ
     const int64_t n_blocks = a->cols / 32, most = NATIVE_STARTS;
     const size_t row_bytes = fr_row_bytes(f->type, FR_LAYOUT_NATIVE, a->cols);
     tables(&t);
+    avx2_ask_first((const uint8_t *)a->base +
+                   (size_t)(a->row_from / NATIVE_ROWS * NATIVE_ROWS) * row_bytes);
     if (n_blocks <= most)
         native_starts_32(x, n_blocks, f->offset, start);
     for (int64_t r = a->row_from / NATIVE_ROWS * NATIVE_ROWS; r < a->row_to; r += NATIVE_ROWS) {
