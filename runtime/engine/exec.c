@@ -34,6 +34,13 @@ static int choose_path(const fr_exec *x, int64_t n_tokens)
     return n_tokens <= x->path_tokens[PATH_DIRECT] ? PATH_DIRECT : PATH_EXPAND;
 }
 
+static fr_stream_mode choose_stream(const fr_exec *x)
+{
+    if (x->batch->n_outputs >= x->stream_from)
+        return FR_STREAM_ALL;
+    return x->batch->n_tokens >= x->stream_from ? FR_STREAM_TOKENS : FR_STREAM_NONE;
+}
+
 static fr_status run_here(fr_exec *x, const fr_step *step, fr_err *err)
 {
     const fr_node *n = &x->graph->nodes[step->node];
@@ -109,7 +116,7 @@ fr_status fr_exec_run(fr_exec *x, const fr_exec_batch *batch, fr_err *err)
     x->at = x->offsets[path];
     x->cpu = batch->n_tokens == 1 ? x->cpu_single : x->cpu_batch;
     exec_moment from = x->profile ? exec_profile_now(x->cpu) : (exec_moment){0};
-    FR_TRY(run_on_all(x, &x->schedules[path][batch->n_tokens >= x->stream_from], err));
+    FR_TRY(run_on_all(x, &x->schedules[path][choose_stream(x)], err));
     if (x->profile)
         exec_profile_step(x->profile, batch->n_tokens, fr_cpu_n_threads(x->cpu),
                           exec_profile_now(x->cpu).wall - from.wall);
@@ -143,8 +150,9 @@ static fr_status build_path(fr_exec *x, int p, size_t *most, fr_err *err)
     int64_t n_outputs = x->cfg.n_outputs < x->path_tokens[p] ? x->cfg.n_outputs : x->path_tokens[p];
     size_t bytes = fr_graph_place(g, x->path_tokens[p], n_outputs, x->offsets[p]);
     *most = bytes > *most ? bytes : *most;
-    for (int stream = 0; stream < 2; stream++)
-        FR_TRY(fr_schedule_make(x->m, g, &x->places, stream, &x->schedules[p][stream], err));
+    for (int mode = 0; mode < FR_STREAM_MODES; mode++)
+        FR_TRY(fr_schedule_make(x->m, g, &x->places, (fr_stream_mode)mode, &x->schedules[p][mode],
+                                err));
     return FR_OK;
 }
 
@@ -190,8 +198,8 @@ void fr_exec_close(fr_exec *x)
     exec_gpus_close(x);
     for (int p = 0; p < N_PATHS; p++) {
         fr_graph_free(&x->graphs[p]);
-        fr_schedule_free(&x->schedules[p][0]);
-        fr_schedule_free(&x->schedules[p][1]);
+        for (int mode = 0; mode < FR_STREAM_MODES; mode++)
+            fr_schedule_free(&x->schedules[p][mode]);
         fr_mem_free(x->offsets[p]);
     }
     fr_places_free(&x->places);

@@ -283,7 +283,8 @@ static uint32_t used_devices(const fr_exec *x)
 {
     uint32_t used = 0;
     for (int p = 0; p < x->n_paths; p++)
-        used |= x->schedules[p][0].used | x->schedules[p][1].used;
+        for (int mode = 0; mode < FR_STREAM_MODES; mode++)
+            used |= x->schedules[p][mode].used;
     return used & ~(1u << FR_PLAN_CPU);
 }
 

@@ -62,10 +62,10 @@ struct fr_exec {
     int64_t path_tokens[N_PATHS]; /* the most that a batch on it has */
     int n_paths;
     fr_places places;
-    fr_schedule schedules[N_PATHS][2]; /* [.][1]: experts are streamed */
-    int64_t stream_from;               /* tokens */
-    const fr_gpu *gpu;                 /* NULL: the CPU is alone */
-    exec_gpu *gpus;                    /* [places.n_devices]; device 0 is empty */
+    fr_schedule schedules[N_PATHS][FR_STREAM_MODES];
+    int64_t stream_from; /* rows */
+    const fr_gpu *gpu;   /* NULL: the CPU is alone */
+    exec_gpu *gpus;      /* [places.n_devices]; device 0 is empty */
     plan_gpu_parts parts;
     float *moved_h;   /* a part of a sum on its way to the CPU; NULL: no sum has parts */
     int32_t *flags_h; /* [n_layer] of each device: rows of the cache that are not finite */

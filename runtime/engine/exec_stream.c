@@ -7,6 +7,10 @@
  * one is filled by the stream `links`. In a chunk, experts that nobody chose leave a hole. */
 #include "engine/exec_internal.h"
 
+/* A GPU's experts of a layer travel in at least so many chunks, if there are as many: only the
+ * first one's way and the last one's products are not hidden. */
+enum { LEAST_CHUNKS = 8 };
+
 /* The three matrices of the experts in RAM that follow `first`. */
 typedef struct {
     int64_t first;
@@ -16,6 +20,7 @@ typedef struct {
 /* What a GPU still has to take: its experts are those active ones with ranks below `to`. */
 typedef struct {
     int64_t rank, to; /* of active experts; the next one, the end */
+    int64_t step;     /* active experts of a chunk, at most */
     int64_t id;       /* no active expert of the GPU is before this one */
     bool add;         /* there is a sum already */
 } share;
@@ -89,6 +94,7 @@ static void deal_out(const fr_exec *x, uint32_t devices, stream_job *job)
         before += link_of(x, d);
         s->to = (int64_t)((double)job->n_active * before / all + 0.5);
         s->add = x->places.weights[job->node->weight[0]] >> d & 1;
+        s->step = (s->to - s->rank + LEAST_CHUNKS - 1) / LEAST_CHUNKS;
         s->id = nth_active(job, s->rank);
     }
 }
@@ -121,12 +127,13 @@ static int64_t slots_of(const exec_gpu *g, const ram_part *p)
 static void cut_chunk(const stream_job *job, const ram_part *p, int64_t slots, share *s,
                       int64_t *end)
 {
-    int64_t most = s->id + slots, part_end = p->first + p->gate->n_mat;
+    int64_t most = s->id + slots, part_end = p->first + p->gate->n_mat, n = 0;
     *end = s->id;
-    for (int64_t e = s->id; s->rank < s->to && e < most && e < part_end; e++)
+    for (int64_t e = s->id; n < s->step && s->rank < s->to && e < most && e < part_end; e++)
         if (job->active[e]) {
             *end = e + 1;
             s->rank++;
+            n++;
         }
 }
 

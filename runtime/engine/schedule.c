@@ -49,7 +49,7 @@ typedef struct {
     const fr_model *m;
     const fr_graph *g;
     const fr_places *at;
-    bool stream;
+    fr_stream_mode stream;
     uint32_t *valid;       /* [n_values]: devices that have the value as it is now */
     int *writer, *made_on; /* [n_values]: node and device of the last writer */
     uint32_t *runs_on;     /* [n_nodes]; STREAM's devices are in streams_on */
@@ -95,13 +95,21 @@ static int device_of(const builder *b, const fr_node *n)
     return n->in[0].value >= 0 ? b->made_on[n->in[0].value] : FR_PLAN_CPU;
 }
 
+static bool streams(const builder *b, const fr_node *n)
+{
+    if (n->op != FR_OP_MOE || !b->at->streaming)
+        return false;
+    bool few = b->g->values[n->in[0].value].per_output;
+    return b->stream >= (few ? FR_STREAM_ALL : FR_STREAM_TOKENS);
+}
+
 static void choose_devices(builder *b, int i)
 {
     const fr_node *n = &b->g->nodes[i];
     b->runs_on[i] =
         has_expert_weights(n->op) ? b->at->weights[n->weight[0]] : 1u << device_of(b, n);
     uint32_t ram = 1u << FR_PLAN_CPU;
-    if (b->stream && n->op == FR_OP_MOE && b->at->streaming && (b->runs_on[i] & ram)) {
+    if (streams(b, n) && (b->runs_on[i] & ram)) {
         b->runs_on[i] &= ~ram;
         b->streams_on[i] = b->at->streaming;
     }
@@ -220,7 +228,7 @@ static fr_status build(builder *b)
 }
 
 fr_status fr_schedule_make(const fr_model *m, const fr_graph *g, const fr_places *places,
-                           bool stream, fr_schedule *out, fr_err *err)
+                           fr_stream_mode stream, fr_schedule *out, fr_err *err)
 {
     *out = (fr_schedule){.n_steps = 0};
     size_t n_values = (size_t)g->n_values, n_nodes = (size_t)g->n_nodes;

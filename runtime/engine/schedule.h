@@ -52,10 +52,14 @@ typedef struct {
     uint32_t used; /* devices that take part */
 } fr_schedule;
 
-/* stream: batches of many tokens, for which experts in RAM are sent to the GPUs that have staging
- * buffers, if any, instead of being computed by the CPU. *out is freed with fr_schedule_free. */
+/* Whether experts in RAM are sent to the GPUs that have staging buffers, if there are any, instead
+ * of being computed by the CPU: not; for values with a row a token; for those with a row an output,
+ * too, of which there may be few. */
+typedef enum { FR_STREAM_NONE, FR_STREAM_TOKENS, FR_STREAM_ALL, FR_STREAM_MODES } fr_stream_mode;
+
+/* *out is freed with fr_schedule_free. */
 fr_status fr_schedule_make(const fr_model *m, const fr_graph *g, const fr_places *places,
-                           bool stream, fr_schedule *out, fr_err *err);
+                           fr_stream_mode stream, fr_schedule *out, fr_err *err);
 void fr_schedule_free(fr_schedule *s);
 
 /* The batch from which on streaming is faster than computing on the CPU, by the fixed rates of the

@@ -160,13 +160,15 @@ static void step_once(machine *m, const fr_schedule *sc, int i)
     }
 }
 
-static void check_nodes(const machine *m, bool stream)
+static void check_nodes(const machine *m, fr_stream_mode stream)
 {
     const scene *s = m->s;
     for (int i = 0; i < s->graph.n_nodes; i++) {
         const fr_node *n = &s->graph.nodes[i];
         uint32_t weights = n->weight[0] >= 0 ? s->weights[n->weight[0]] : 0;
-        bool streams = stream && n->op == FR_OP_MOE && (weights & 1) && s->places.streaming;
+        bool few = n->op == FR_OP_MOE && s->graph.values[n->in[0].value].per_output;
+        bool streams = stream >= (few ? FR_STREAM_ALL : FR_STREAM_TOKENS) && n->op == FR_OP_MOE &&
+                       (weights & 1) && s->places.streaming;
         assert_int_equal(m->streamed[i], streams ? s->places.streaming : 0);
         if (is_sum(n))
             assert_int_equal(m->ran[i], streams ? weights & ~1u : weights);
@@ -180,7 +182,7 @@ static void check_nodes(const machine *m, bool stream)
     }
 }
 
-static void interpret(const scene *s, bool stream)
+static void interpret(const scene *s, fr_stream_mode stream)
 {
     static machine m;
     fr_schedule sc;
@@ -238,8 +240,8 @@ static void test_random_places(void **unused)
         open_scene(&s, files[pick(3)], mla);
         scatter(&s);
         build_graph(&s, mla >= FR_MLA_EXPAND && pick(2));
-        interpret(&s, false);
-        interpret(&s, true);
+        for (int mode = 0; mode < FR_STREAM_MODES; mode++)
+            interpret(&s, (fr_stream_mode)mode);
         close_scene(&s);
     }
 }
@@ -254,7 +256,7 @@ static void test_cpu_alone(void **unused)
     open_scene(&s, MODEL_V3, FR_MLA_AUTO);
     build_graph(&s, false);
     assert_ok(fr_places_make(s.m, NULL, &places, &err));
-    assert_ok(fr_schedule_make(s.m, &s.graph, &places, true, &sc, &err));
+    assert_ok(fr_schedule_make(s.m, &s.graph, &places, FR_STREAM_ALL, &sc, &err));
     assert_int_equal(sc.n_steps, s.graph.n_nodes);
     assert_int_equal(sc.used, 1);
     for (int i = 0; i < sc.n_steps; i++) {
@@ -291,7 +293,7 @@ static void test_overlap(void **unused)
     for (int r = 0; r < 3; r++)
         s.weights[fr_model_weight_of(s.m, layer, roles[r])] = 1;
     build_graph(&s, false);
-    assert_ok(fr_schedule_make(s.m, &s.graph, &s.places, false, &sc, &err));
+    assert_ok(fr_schedule_make(s.m, &s.graph, &s.places, FR_STREAM_NONE, &sc, &err));
     assert_ok(fr_schedule_print(&sc, &s.graph, &text, &err));
     const char *last = NULL, *choice = NULL, *work = NULL;
     for (const char *p = text.p; (p = strstr(p, "copy expert_ids from CUDA0 to CPU")); p++)
