@@ -3,6 +3,7 @@
 #include <strings.h>
 
 #include "base/mem.h"
+#include "cpu/deal_choice.h"
 #include "cpu/kernels.h"
 #include "cpu/pool.h"
 
@@ -71,9 +72,10 @@ fr_status cpu_open_on(const fr_cpu_config *cfg, const cpu_topology *topology, fr
         return FR_ENOMEM;
     cpu->isa = isa;
     cpu_table_fill(&cpu->table, isa);
-    fr_status st = cpu_pool_open(cfg, topology, &cpu->pool, err);
+    cpu->deals = FR_NEW(cpu_deal_table, FR_MEM_CPU, 1, err);
+    fr_status st = cpu->deals ? cpu_pool_open(cfg, topology, &cpu->pool, err) : FR_ENOMEM;
     if (st != FR_OK) {
-        fr_mem_free(cpu);
+        fr_cpu_close(cpu);
         return st;
     }
     *out = cpu;
@@ -90,6 +92,7 @@ void fr_cpu_close(fr_cpu *cpu)
     if (!cpu)
         return;
     cpu_pool_close(cpu->pool);
+    fr_mem_free(cpu->deals);
     fr_mem_free(cpu);
 }
 

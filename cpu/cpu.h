@@ -20,13 +20,6 @@ typedef enum {
     FR_ISA_AUTO    /* the best tier of this machine */
 } fr_isa;
 
-/* What a thread is bound to. AUTO: to a core, when the threads are as many as the cores that they
- * may use (only then is nothing lost when something else wants a core); else to nothing. The caller
- * of jobs is a thread of the program's own: AUTO leaves it free, and it finds the core without a
- * worker by itself. CORES binds every thread, the caller too, from its first job until fr_cpu_close
- * (on its own thread); threads that it starts meanwhile inherit that. */
-typedef enum { FR_BIND_AUTO, FR_BIND_OFF, FR_BIND_CORES } fr_bind;
-
 /* Machines whose memory is in several nodes, each near to some of the cores:
  *   OFF         the system puts threads and memory where it likes
  *   DISTRIBUTE  threads are spread over all nodes and stay on theirs; the rows of every weight are
@@ -43,13 +36,16 @@ typedef struct {
     fr_isa max_isa;
     const char *cpu_mask, *cpu_range; /* hexadecimal mask, list ("0-7,16"): use these CPUs, or, with
                                          both, those of either; NULL: all of the process's */
-    fr_bind bind;
+    bool bind_cores; /* each thread stays on a core, as far as there are enough; see below */
     fr_numa numa;
 } fr_cpu_config;
 
 typedef struct fr_cpu fr_cpu;
 
-/* FR_EUNSUPPORTED when the machine lacks the tier asked for, FR_EINVAL for CPUs that make no sense
+/* Where cfg keeps threads on some of the CPUs, that holds for the caller of jobs too, from its
+ * first job until fr_cpu_close (on its own thread), and for threads that it starts meanwhile.
+ *
+ * FR_EUNSUPPORTED when the machine lacks the tier asked for, FR_EINVAL for CPUs that make no sense
  * or are not there. Owned by the caller. */
 fr_status fr_cpu_open(const fr_cpu_config *cfg, fr_cpu **out, fr_err *err);
 void fr_cpu_close(fr_cpu *cpu);
@@ -112,6 +108,17 @@ fr_act fr_cpu_act_prepare(fr_cpu *cpu, fr_act_type type, const float *x, int64_t
 void fr_cpu_matmul(fr_cpu *cpu, const fr_weight *w, const fr_act *x, int64_t n_tokens, float *y,
                    int64_t ldy);
 
+/* Several products of the same tokens as one job: threads that are done with one go on to the next.
+ * The bits are those of fr_cpu_matmul. n <= FR_CPU_MOST_PRODUCTS. */
+enum { FR_CPU_MOST_PRODUCTS = 4 };
+typedef struct {
+    const fr_weight *w;
+    const fr_act *x; /* may be shared by products */
+    float *y;
+    int64_t ldy;
+} fr_cpu_product;
+void fr_cpu_products(fr_cpu *cpu, const fr_cpu_product *products, int n, int64_t n_tokens);
+
 /* ---- mixture of experts (cpu/moe.c)
  * ---------------------------------------------------------------- */
 
@@ -143,6 +150,17 @@ typedef struct {
 size_t fr_cpu_moe_scratch_bytes(const fr_cpu *cpu, const fr_weight *gate, const fr_weight *up,
                                 const fr_weight *down, int64_t n_tokens, int64_t n_used);
 void fr_cpu_moe(fr_cpu *cpu, const fr_cpu_moe_args *args);
+
+/* How the work of routed experts is dealt out to threads is chosen by measuring, in the first calls
+ * for a shape and a class of numbers of tokens (all ways give the same bits). Writes what was found
+ * for at most `most` of them, and returns how many those are. */
+typedef struct {
+    int64_t tokens_from, tokens_to; /* the class, both inclusive */
+    int64_t n_embd, n_ff, n_experts, n_used;
+    const char *up, *down;     /* for gate and up, and for down; NULL: not decided yet */
+    double up_gain, down_gain; /* how many times as fast as claimed tiles */
+} fr_cpu_moe_choice;
+int fr_cpu_moe_choices(const fr_cpu *cpu, fr_cpu_moe_choice *out, int most);
 
 /* One of its matrices alone (cpu/expert_rows.c), where the three are in different places. For token
  * t and pick k, with m = ids[t * n_used + k] - first_expert:

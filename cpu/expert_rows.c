@@ -1,11 +1,11 @@
 /* One matrix of routed experts: a job of two stages, activations and zeros, then tiles (expert,
  * rows). */
 #include <assert.h>
-#include <stdatomic.h>
 #include <string.h>
 
 #include "cpu/expert_groups.h"
 #include "cpu/kernels.h"
+#include "cpu/tiles.h"
 
 #define ALIGN 64
 #define PIECE 256 /* columns that threads share out; a multiple of every activation block */
@@ -18,8 +18,7 @@ typedef struct {
     fr_act_type type;
     char *act; /* encoded rows: of tokens when all picks read one, else by place */
     size_t row_bytes;
-    int64_t tile_rows;
-    _Atomic int64_t next_tile;
+    cpu_tiles tiles;
 } rows_job;
 
 static size_t groups_room(const fr_weight *w, int64_t n_pairs)
@@ -115,14 +114,9 @@ static void rows_thread(void *arg, int i_thread, int n_threads)
     clear_left_out(j, i_thread, n_threads);
     if (n_threads > 1)
         fr_cpu_barrier(j->cpu, i_thread);
-    int64_t n_rows = j->args->w->rows, per_expert = (n_rows + j->tile_rows - 1) / j->tile_rows;
-    for (;;) {
-        int64_t i = atomic_fetch_add_explicit(&j->next_tile, 1, memory_order_relaxed);
-        if (i >= per_expert * j->groups.n_active)
-            return;
-        int64_t from = i % per_expert * j->tile_rows, to = from + j->tile_rows;
-        compute_tile(j, j->groups.active[i / per_expert], from, to < n_rows ? to : n_rows);
-    }
+    cpu_walk walk = cpu_tiles_walk(&j->tiles, i_thread, n_threads);
+    for (cpu_tile t; cpu_tiles_next(&j->tiles, &walk, &t);)
+        compute_tile(j, j->groups.active[t.mat], t.from, t.to);
 }
 
 void fr_cpu_expert_rows(fr_cpu *cpu, const fr_cpu_expert_rows_args *a)
@@ -138,8 +132,9 @@ void fr_cpu_expert_rows(fr_cpu *cpu, const fr_cpu_expert_rows_args *a)
     const int n_threads = fr_cpu_n_threads(cpu);
     int64_t per_expert = j.groups.n_active ? j.groups.n_placed / j.groups.n_active : 1;
     int64_t n_rows = w->rows * (j.groups.n_active ? j.groups.n_active : 1);
-    j.tile_rows =
-        cpu_tile_rows(n_rows, fr_row_bytes(w->type, w->layout, w->cols),
-                      cpu_kernel_grain(j.kernel, n_rows, per_expert, n_threads), n_threads);
+    int64_t grain = cpu_kernel_grain(j.kernel, n_rows, per_expert, n_threads);
+    int64_t tile_rows =
+        cpu_tile_rows(n_rows, fr_row_bytes(w->type, w->layout, w->cols), grain, n_threads);
+    cpu_tiles_cut(&j.tiles, cpu, CPU_DEAL_CLAIM, j.groups.n_active, w->rows, tile_rows, grain);
     cpu_run_sized(cpu, j.groups.n_placed * w->rows * w->cols, rows_thread, &j);
 }

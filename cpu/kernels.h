@@ -96,6 +96,7 @@ struct fr_cpu {
     struct cpu_pool *pool; /* owned */
     fr_isa isa;
     cpu_table table;
+    struct cpu_deal_table *deals; /* owned: how experts are dealt out */
 };
 
 /* ---- shared work (cpu/matmul.c)
@@ -120,5 +121,6 @@ void cpu_encode_part(const cpu_encode_job *job, int i_thread, int n_threads);
 /* Runs fn on all threads, or on the caller alone (n_threads = 1, no barrier needed) when the work
  * is not worth waking the others. n_macs: multiply-adds in all. */
 void cpu_run_sized(fr_cpu *cpu, int64_t n_macs, fr_cpu_fn fn, void *arg);
+bool cpu_is_shared(int64_t n_macs); /* whether that is on all threads */
 
 #endif

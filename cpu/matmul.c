@@ -1,10 +1,10 @@
 /* Matrix products and activation preparation, cut into tiles of rows that threads claim one by one.
  * A tile is computed whole by one thread, so the split never shows in the result. */
 #include <assert.h>
-#include <stdatomic.h>
 
 #include "cpu/kernels.h"
 #include "cpu/pool.h"
+#include "cpu/tiles.h"
 
 #define TILES_PER_THREAD      8
 #define MANY_TILES_PER_THREAD 4 /* at least, before tiles get smaller than a kernel likes */
@@ -35,12 +35,17 @@ int64_t cpu_kernel_grain(const cpu_kernel *k, int64_t n_rows, int64_t n_tokens, 
     return grain > k->grain ? grain : k->grain;
 }
 
+bool cpu_is_shared(int64_t n_macs)
+{
+    return n_macs >= MIN_SHARED_MACS;
+}
+
 void cpu_run_sized(fr_cpu *cpu, int64_t n_macs, fr_cpu_fn fn, void *arg)
 {
-    if (n_macs < MIN_SHARED_MACS)
-        fn(arg, 0, 1);
-    else
+    if (cpu_is_shared(n_macs))
         cpu_pool_run(cpu->pool, fn, arg);
+    else
+        fn(arg, 0, 1);
 }
 
 /* ---- activations
@@ -89,70 +94,88 @@ fr_act fr_cpu_act_prepare(fr_cpu *cpu, fr_act_type type, const float *x, int64_t
  * ---------------------------------------------------------------------------------------- */
 
 typedef struct {
-    const fr_weight *w;
-    const fr_act *x;
+    const fr_cpu_product *product;
     const cpu_kernel *kernel;
     int64_t n_tokens;
-    float *y;
-    int64_t ldy;
-    int64_t tile_rows, tiles_per_mat;
-    _Atomic int64_t next_tile;
+    cpu_tiles tiles;
+} matmul_part;
+
+typedef struct {
+    int n;
+    matmul_part parts[FR_CPU_MOST_PRODUCTS];
 } matmul_job;
 
-/* One tile: rows [from, to) of matrix m, for all tokens. The weights of the tile come from memory
- * once; later groups of tokens find them in the cache. */
-static void compute_tile(const matmul_job *j, int64_t m, int64_t from, int64_t to)
+/* The weights of a tile come from memory once; later groups of tokens find them in the cache. */
+static void compute_tile(const matmul_part *p, const cpu_tile *tile)
 {
-    const fr_weight *w = j->w;
+    const fr_weight *w = p->product->w;
+    const fr_act *act = p->product->x;
     const void *x[CPU_MANY_TOKENS];
     float *y[CPU_MANY_TOKENS];
-    const int most = cpu_kernel_tokens(j->kernel);
+    const int most = cpu_kernel_tokens(p->kernel);
     cpu_dot_args a = {.type = w->type,
                       .layout = w->layout,
-                      .act = j->x->type,
+                      .act = act->type,
                       .cols = w->cols,
-                      .base = (const char *)w->data + (size_t)m * w->mat_bytes,
-                      .row_from = from,
-                      .row_to = to,
+                      .base = (const char *)w->data + (size_t)tile->mat * w->mat_bytes,
+                      .row_from = tile->from,
+                      .row_to = tile->to,
                       .x = x,
                       .y = y};
-    for (int64_t t0 = 0; t0 < j->n_tokens; t0 += a.n_tokens) {
-        int64_t left = j->n_tokens - t0;
+    for (int64_t t0 = 0; t0 < p->n_tokens; t0 += a.n_tokens) {
+        int64_t left = p->n_tokens - t0;
         a.n_tokens = left < most ? (int)left : most;
         for (int i = 0; i < a.n_tokens; i++) {
-            size_t x_row = (size_t)((t0 + i) * w->n_mat + m);
-            x[i] = (const char *)j->x->data + x_row * j->x->row_bytes;
-            y[i] = j->y + (t0 + i) * j->ldy + m * w->rows + from;
+            size_t x_row = (size_t)((t0 + i) * w->n_mat + tile->mat);
+            x[i] = (const char *)act->data + x_row * act->row_bytes;
+            y[i] = p->product->y + (t0 + i) * p->product->ldy + tile->mat * w->rows + tile->from;
         }
-        j->kernel->dot(&a);
+        p->kernel->dot(&a);
     }
 }
 
 static void matmul_thread(void *arg, int i_thread, int n_threads)
 {
     matmul_job *j = arg;
-    (void)i_thread;
-    (void)n_threads;
-    int64_t n_tiles = j->tiles_per_mat * j->w->n_mat;
-    for (;;) {
-        int64_t i = atomic_fetch_add_explicit(&j->next_tile, 1, memory_order_relaxed);
-        if (i >= n_tiles)
-            return;
-        int64_t from = i % j->tiles_per_mat * j->tile_rows, to = from + j->tile_rows;
-        compute_tile(j, i / j->tiles_per_mat, from, to < j->w->rows ? to : j->w->rows);
+    for (int i = 0; i < j->n; i++) {
+        matmul_part *p = &j->parts[i];
+        cpu_walk walk = cpu_tiles_walk(&p->tiles, i_thread, n_threads);
+        for (cpu_tile tile; cpu_tiles_next(&p->tiles, &walk, &tile);)
+            compute_tile(p, &tile);
     }
+}
+
+static void plan_part(const fr_cpu *cpu, matmul_part *p, int64_t n_tokens)
+{
+    const fr_weight *w = p->product->w;
+    assert(p->product->x->cols == w->cols && p->product->x->n_rows >= n_tokens * w->n_mat);
+    p->kernel = cpu_kernel_for(&cpu->table, w, p->product->x->type);
+    p->n_tokens = n_tokens;
+    const int n_threads = fr_cpu_n_threads(cpu);
+    int64_t n_rows = w->rows * w->n_mat;
+    int64_t grain = cpu_kernel_grain(p->kernel, n_rows, n_tokens, n_threads);
+    int64_t tile_rows =
+        cpu_tile_rows(n_rows, fr_row_bytes(w->type, w->layout, w->cols), grain, n_threads);
+    cpu_tiles_cut(&p->tiles, cpu, CPU_DEAL_CLAIM, w->n_mat, w->rows, tile_rows, grain);
+}
+
+void fr_cpu_products(fr_cpu *cpu, const fr_cpu_product *products, int n, int64_t n_tokens)
+{
+    assert(n <= FR_CPU_MOST_PRODUCTS);
+    matmul_job j;
+    int64_t n_macs = 0;
+    j.n = n;
+    for (int i = 0; i < n; i++) {
+        const fr_weight *w = products[i].w;
+        j.parts[i].product = &products[i];
+        plan_part(cpu, &j.parts[i], n_tokens);
+        n_macs += w->rows * w->cols * w->n_mat * n_tokens;
+    }
+    cpu_run_sized(cpu, n_macs, matmul_thread, &j);
 }
 
 void fr_cpu_matmul(fr_cpu *cpu, const fr_weight *w, const fr_act *x, int64_t n_tokens, float *y,
                    int64_t ldy)
 {
-    assert(x->cols == w->cols && x->n_rows >= n_tokens * w->n_mat);
-    matmul_job j = {.w = w, .x = x, .n_tokens = n_tokens, .y = y, .ldy = ldy};
-    j.kernel = cpu_kernel_for(&cpu->table, w, x->type);
-    const int n_threads = fr_cpu_n_threads(cpu);
-    int64_t n_rows = w->rows * w->n_mat;
-    j.tile_rows = cpu_tile_rows(n_rows, fr_row_bytes(w->type, w->layout, w->cols),
-                                cpu_kernel_grain(j.kernel, n_rows, n_tokens, n_threads), n_threads);
-    j.tiles_per_mat = (w->rows + j.tile_rows - 1) / j.tile_rows;
-    cpu_run_sized(cpu, w->rows * w->cols * w->n_mat * n_tokens, matmul_thread, &j);
+    fr_cpu_products(cpu, &(fr_cpu_product){w, x, y, ldy}, 1, n_tokens);
 }

@@ -8,10 +8,10 @@
  *            y[t] = sum over ascending k; a tile owns its rows of y for all tokens, so the sum
  *            needs no barrier and no room for all of out. */
 #include <assert.h>
-#include <stdatomic.h>
 #include <string.h>
 #include <time.h>
 
+#include "cpu/deal_choice.h"
 #include "cpu/expert_groups.h"
 #include "cpu/kernels.h"
 
@@ -20,12 +20,14 @@
 
 typedef struct {
     int64_t n_embd, n_ff, n_experts, n_pairs;
-    int64_t ff_rows, down_rows; /* of a tile */
+    int64_t ff_rows, ff_grain, down_rows, down_grain; /* of a tile, and what it is a multiple of */
     fr_act_type gate_act, up_act, down_act;
     bool own_up; /* up reads other activations than gate */
     /* places in the scratch, in bytes */
     size_t groups, x_gate, x_up, hidden, hidden_act, rooms, room_bytes, total;
 } plan;
+
+enum { START, FF, HIDDEN, DOWN, END, N_MOMENTS }; /* when a stage begins */
 
 typedef struct {
     fr_cpu *cpu;
@@ -36,8 +38,8 @@ typedef struct {
     fr_act x_gate, x_up, hidden_act;
     float *hidden; /* [n_pairs][n_ff] by place */
     char *rooms;   /* room_bytes per thread */
-    _Atomic int64_t next_ff, next_down;
-    double tick; /* when the running stage began; the caller's */
+    cpu_tiles ff_tiles, down_tiles;
+    double at[N_MOMENTS]; /* seconds, as the caller comes by */
 } moe_job;
 
 static size_t take(size_t *total, int64_t n, size_t size)
@@ -56,16 +58,16 @@ static size_t act_bytes(fr_act_type type, int64_t n_rows, int64_t cols)
 /* Rows of a tile in which both weights (they may be the same) are cut; n_rows in all, n_tokens of
  * an expert. */
 static int64_t tile_rows(const fr_cpu *cpu, const fr_weight *a, const fr_weight *b, int64_t n_rows,
-                         int64_t n_tokens)
+                         int64_t n_tokens, int64_t *grain)
 {
     const int n_threads = fr_cpu_n_threads(cpu);
     int64_t grain_a =
         cpu_kernel_grain(&cpu->table.dot[a->type][a->layout], n_rows, n_tokens, n_threads);
     int64_t grain_b =
         cpu_kernel_grain(&cpu->table.dot[b->type][b->layout], n_rows, n_tokens, n_threads);
-    int64_t grain = grain_a > grain_b ? grain_a : grain_b; /* powers of two */
+    *grain = grain_a > grain_b ? grain_a : grain_b; /* powers of two */
     size_t row_bytes = fr_row_bytes(a->type, a->layout, a->cols);
-    int64_t rows = cpu_tile_rows(n_rows, row_bytes, grain, n_threads);
+    int64_t rows = cpu_tile_rows(n_rows, row_bytes, *grain, n_threads);
     return rows < MAX_TILE_ROWS ? rows : MAX_TILE_ROWS;
 }
 
@@ -81,8 +83,8 @@ static plan make_plan(const fr_cpu *cpu, const fr_weight *gate, const fr_weight 
               .down_act = fr_cpu_act_type(cpu, down)};
     p.own_up = p.up_act != p.gate_act;
     int64_t per_expert = p.n_pairs / p.n_experts;
-    p.ff_rows = tile_rows(cpu, gate, up, gate->rows * p.n_pairs, per_expert);
-    p.down_rows = tile_rows(cpu, down, down, down->rows, per_expert);
+    p.ff_rows = tile_rows(cpu, gate, up, gate->rows * p.n_pairs, per_expert, &p.ff_grain);
+    p.down_rows = tile_rows(cpu, down, down, down->rows, per_expert, &p.down_grain);
     p.groups = take(&p.total, 1, cpu_groups_bytes(p.n_experts, p.n_pairs));
     p.x_gate = take(&p.total, 1, act_bytes(p.gate_act, n_tokens, p.n_embd));
     p.x_up = take(&p.total, 1, p.own_up ? act_bytes(p.up_act, n_tokens, p.n_embd) : 0);
@@ -164,16 +166,17 @@ static void ff_tile(const moe_job *j, int64_t expert, int64_t from, int64_t to, 
     }
 }
 
-static void ff_stage(moe_job *j, float *room)
+static void ff_stage(moe_job *j, float *room, int i_thread, int n_threads)
 {
-    int64_t n_ff = j->p->n_ff, rows = j->p->ff_rows, per_expert = (n_ff + rows - 1) / rows;
-    for (;;) {
-        int64_t i = atomic_fetch_add_explicit(&j->next_ff, 1, memory_order_relaxed);
-        if (i >= per_expert * j->groups.n_active)
-            return;
-        int64_t from = i % per_expert * rows, to = from + rows;
-        ff_tile(j, j->groups.active[i / per_expert], from, to < n_ff ? to : n_ff, room);
-    }
+    cpu_walk walk = cpu_tiles_walk(&j->ff_tiles, i_thread, n_threads);
+    for (cpu_tile t; cpu_tiles_next(&j->ff_tiles, &walk, &t);)
+        ff_tile(j, j->groups.active[t.mat], t.from, t.to, room);
+}
+
+/* Multiply-adds. */
+static int64_t work_of(const moe_job *j)
+{
+    return 3 * j->groups.n_placed * j->p->n_ff * j->p->n_embd;
 }
 
 /* ---- down and sum
@@ -226,38 +229,31 @@ static void down_tile(const moe_job *j, int64_t from, int64_t to, float *room)
         sum_token(j, t, from, to, room);
 }
 
-static void down_stage(moe_job *j, float *room)
+static void down_stage(moe_job *j, float *room, int i_thread, int n_threads)
 {
-    int64_t n_embd = j->p->n_embd, rows = j->p->down_rows;
-    for (;;) {
-        int64_t from = atomic_fetch_add_explicit(&j->next_down, rows, memory_order_relaxed);
-        if (from >= n_embd)
-            return;
-        down_tile(j, from, from + rows < n_embd ? from + rows : n_embd, room);
-    }
+    cpu_walk walk = cpu_tiles_walk(&j->down_tiles, i_thread, n_threads);
+    for (cpu_tile t; cpu_tiles_next(&j->down_tiles, &walk, &t);)
+        down_tile(j, t.from, t.to, room);
 }
 
 /* ---- the job
  * ------------------------------------------------------------------------------------------- */
 
-/* The caller adds the time since the last call, or since the start, to a stage. */
-static void tick(moe_job *j, int stage, int i_thread)
+static void note_moment(moe_job *j, int moment, int i_thread)
 {
-    if (!j->args->seconds || i_thread > 0)
-        return;
     struct timespec t;
+    if (i_thread > 0)
+        return;
     clock_gettime(CLOCK_MONOTONIC, &t);
-    double now = (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-    if (j->tick > 0)
-        j->args->seconds[stage] += now - j->tick;
-    j->tick = now;
+    j->at[moment] = (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-static void stage_end(moe_job *j, int stage, int i_thread, int n_threads)
+/* All threads go on to a stage together. */
+static void stage_begin(moe_job *j, int moment, int i_thread, int n_threads)
 {
     if (n_threads > 1)
         fr_cpu_barrier(j->cpu, i_thread);
-    tick(j, stage, i_thread);
+    note_moment(j, moment, i_thread);
 }
 
 static void moe_thread(void *arg, int i_thread, int n_threads)
@@ -267,15 +263,96 @@ static void moe_thread(void *arg, int i_thread, int n_threads)
     encode(j, &j->x_gate, j->args->x, i_thread, n_threads);
     if (j->p->own_up)
         encode(j, &j->x_up, j->args->x, i_thread, n_threads);
-    stage_end(j, FR_CPU_MOE_REST, i_thread, n_threads);
-    ff_stage(j, room);
-    stage_end(j, FR_CPU_MOE_UP, i_thread, n_threads);
+    stage_begin(j, FF, i_thread, n_threads);
+    ff_stage(j, room, i_thread, n_threads);
+    stage_begin(j, HIDDEN, i_thread, n_threads);
     if (j->hidden_act.type != FR_ACT_F32) {
         encode(j, &j->hidden_act, j->hidden, i_thread, n_threads);
-        stage_end(j, FR_CPU_MOE_REST, i_thread, n_threads);
+        stage_begin(j, DOWN, i_thread, n_threads);
+    } else {
+        note_moment(j, DOWN, i_thread);
     }
-    down_stage(j, room);
+    down_stage(j, room, i_thread, n_threads);
 }
+
+/* ---- how tiles are dealt out
+ * ------------------------------------------------------------------------------------- */
+
+static const int n_ways[CPU_STAGES] = {CPU_DEAL_COUNT, CPU_DEAL_ROWS + 1};
+
+/* NULL where there is nothing to choose, or no place left to note it. */
+static cpu_deal_shape *shape_of(const moe_job *j)
+{
+    const fr_cpu_moe_args *a = j->args;
+    const plan *p = j->p;
+    int64_t from, to;
+    if (fr_cpu_n_threads(j->cpu) == 1 || !cpu_is_shared(work_of(j)))
+        return NULL;
+    cpu_deal_class(a->n_tokens, &from, &to);
+    cpu_deal_key key = {
+        {(int8_t)a->gate->type, (int8_t)a->up->type, (int8_t)a->down->type},
+        {(int8_t)a->gate->layout, (int8_t)a->up->layout, (int8_t)a->down->layout},
+        (int32_t)from,
+        p->n_embd,
+        p->n_ff,
+        p->n_experts,
+        a->n_used,
+    };
+    return cpu_deal_find(j->cpu->deals, &key);
+}
+
+static void cut(moe_job *j, const cpu_deal_shape *shape)
+{
+    cpu_deal up = CPU_DEAL_CLAIM, down = CPU_DEAL_CLAIM;
+    if (shape) {
+        up = cpu_deal_now(&shape->stages[CPU_STAGE_UP], n_ways[CPU_STAGE_UP]);
+        down = cpu_deal_now(&shape->stages[CPU_STAGE_DOWN], n_ways[CPU_STAGE_DOWN]);
+    }
+    const plan *p = j->p;
+    cpu_tiles_cut(&j->ff_tiles, j->cpu, up, j->groups.n_active, p->n_ff, p->ff_rows, p->ff_grain);
+    cpu_tiles_cut(&j->down_tiles, j->cpu, down, 1, p->n_embd, p->down_rows, p->down_grain);
+}
+
+static void note_times(const moe_job *j, cpu_deal_shape *shape)
+{
+    const double *at = j->at;
+    double *seconds = j->args->seconds;
+    if (seconds) {
+        seconds[FR_CPU_MOE_REST] += at[FF] - at[START] + at[DOWN] - at[HIDDEN];
+        seconds[FR_CPU_MOE_UP] += at[HIDDEN] - at[FF];
+        seconds[FR_CPU_MOE_DOWN] += at[END] - at[DOWN];
+    }
+    if (!shape)
+        return;
+    double work = (double)work_of(j);
+    cpu_deal_took(&shape->stages[CPU_STAGE_UP], n_ways[CPU_STAGE_UP], j->ff_tiles.deal,
+                  (at[HIDDEN] - at[FF]) / work);
+    cpu_deal_took(&shape->stages[CPU_STAGE_DOWN], n_ways[CPU_STAGE_DOWN], j->down_tiles.deal,
+                  (at[END] - at[DOWN]) / work);
+}
+
+int fr_cpu_moe_choices(const fr_cpu *cpu, fr_cpu_moe_choice *out, int most)
+{
+    const cpu_deal_table *t = cpu->deals;
+    for (int i = 0; i < t->n && i < most; i++) {
+        const cpu_deal_shape *s = &t->shapes[i];
+        fr_cpu_moe_choice *c = &out[i];
+        *c = (fr_cpu_moe_choice){.n_embd = s->key.n_embd,
+                                 .n_ff = s->key.n_ff,
+                                 .n_experts = s->key.n_experts,
+                                 .n_used = s->key.n_used};
+        cpu_deal_class(s->key.tokens, &c->tokens_from, &c->tokens_to);
+        const cpu_deal_stage *up = &s->stages[CPU_STAGE_UP], *down = &s->stages[CPU_STAGE_DOWN];
+        c->up = up->decided ? cpu_deal_name(up->chosen) : NULL;
+        c->down = down->decided ? cpu_deal_name(down->chosen) : NULL;
+        c->up_gain = up->gain;
+        c->down_gain = down->gain;
+    }
+    return t->n < most ? t->n : most;
+}
+
+/* ---- the call
+ * ------------------------------------------------------------------------------------------ */
 
 static fr_act act_view(fr_act_type type, int64_t n_rows, int64_t cols, const float *x, void *room)
 {
@@ -297,13 +374,16 @@ void fr_cpu_moe(fr_cpu *cpu, const fr_cpu_moe_args *a)
                  .k_down = cpu_kernel_for(&cpu->table, a->down, p.down_act),
                  .hidden = (float *)(void *)(base + p.hidden),
                  .rooms = base + p.rooms};
-    tick(&j, FR_CPU_MOE_REST, 0);
+    note_moment(&j, START, 0);
     j.groups = cpu_groups_make(base + p.groups, p.n_experts, p.n_pairs, a->ids, a->first_expert);
     j.x_gate = act_view(p.gate_act, a->n_tokens, p.n_embd, a->x, base + p.x_gate);
     j.x_up = p.own_up ? act_view(p.up_act, a->n_tokens, p.n_embd, a->x, base + p.x_up) : j.x_gate;
     j.hidden_act = act_view(p.down_act, j.groups.n_placed, p.n_ff, j.hidden, base + p.hidden_act);
-    cpu_run_sized(cpu, 3 * j.groups.n_placed * p.n_ff * p.n_embd, moe_thread, &j);
-    tick(&j, FR_CPU_MOE_DOWN, 0);
+    cpu_deal_shape *shape = shape_of(&j);
+    cut(&j, shape);
+    cpu_run_sized(cpu, work_of(&j), moe_thread, &j);
+    note_moment(&j, END, 0);
+    note_times(&j, shape);
     for (int64_t i = 0; a->hidden && i < j.groups.n_placed; i++)
         memcpy(a->hidden + j.groups.pair_at[i] * p.n_ff, j.hidden + i * p.n_ff,
                (size_t)p.n_ff * sizeof(float));

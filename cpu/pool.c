@@ -230,6 +230,11 @@ cpu_place cpu_pool_place(const cpu_pool *p, int i_thread)
     return p->workers[i_thread].place;
 }
 
+const cpu_topology *cpu_pool_topology(const cpu_pool *p)
+{
+    return &p->topology;
+}
+
 /* ---- opening
  * ---------------------------------------------------------------------------------------- */
 
@@ -289,10 +294,7 @@ static fr_status seat_threads(cpu_pool *p, const fr_cpu_config *cfg, fr_err *err
     for (int i = 0; i < p->n_threads; i++)
         p->workers[i].seat = cpu_seat_bound(&p->topology, cfg, p->n_threads, seats[i]);
     fr_mem_free(seats);
-    cpu_seat *caller = &p->workers[0].seat;
-    if (cfg->bind == FR_BIND_AUTO && caller->core >= 0) /* see fr_bind */
-        *caller = (cpu_seat){p->n_shares > 1 ? caller->node : -1, -1, -1};
-    p->binds_caller = !p->whole || caller->node >= 0;
+    p->binds_caller = !p->whole || p->workers[0].seat.node >= 0;
     return FR_OK;
 }
 

@@ -41,5 +41,6 @@ typedef struct {
     int share, i_thread, n_threads;
 } cpu_place;
 cpu_place cpu_pool_place(const cpu_pool *pool, int i_thread);
+const cpu_topology *cpu_pool_topology(const cpu_pool *pool);
 
 #endif

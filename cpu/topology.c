@@ -282,9 +282,7 @@ cpu_seat cpu_seat_bound(const cpu_topology *t, const fr_cpu_config *cfg, int n_t
                         cpu_seat seat)
 {
     static const cpu_seat anywhere = {-1, -1, -1};
-    bool fits = n_threads <= t->n_units;
-    if (fits && (cfg->bind == FR_BIND_CORES ||
-                 (cfg->bind == FR_BIND_AUTO && n_threads == t->n_cores && t->n_cores > 1)))
+    if (cfg->bind_cores && n_threads <= t->n_units)
         return seat;
     if (cfg->numa == FR_NUMA_DISTRIBUTE || cfg->numa == FR_NUMA_NUMACTL)
         return (cpu_seat){seat.node, -1, -1};

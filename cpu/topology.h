@@ -58,7 +58,7 @@ typedef struct {
  * than CPUs are dealt out again from the start. */
 void cpu_topology_spread(const cpu_topology *t, int n_threads, cpu_seat *seats);
 
-/* Widens a seat to what a configuration binds threads to (see fr_bind). */
+/* Widens a seat to what a configuration binds threads to (a core, a node, or nothing). */
 cpu_seat cpu_seat_bound(const cpu_topology *t, const fr_cpu_config *cfg, int n_threads,
                         cpu_seat seat);
 

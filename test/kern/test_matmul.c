@@ -169,6 +169,44 @@ static void test_act_prepare_any_split(void **state)
     test_free(x);
 }
 
+/* Products in one job are products. */
+static void test_products_together(void **state)
+{
+    (void)state;
+    enum { COLS = 512, N = 9 };
+    fr_weight w[3] = {random_weight(FR_TYPE_Q4_K, FR_LAYOUT_PLAIN, COLS, 300, 1),
+                      random_weight(FR_TYPE_Q4_K, FR_LAYOUT_PLAIN, COLS, 77, 1),
+                      random_weight(FR_TYPE_F32, FR_LAYOUT_PLAIN, COLS, 40, 1)};
+    float *x = random_floats(N * COLS);
+    for (int i = 0; i < N_COUNTS; i++) {
+        fr_cpu *cpu = open_cpu(thread_counts[i], FR_ISA_AUTO);
+        fr_act act[3];
+        fr_cpu_product products[3];
+        float *alone[3];
+        for (int k = 0; k < 3; k++) {
+            fr_act_type type = fr_cpu_act_type(cpu, &w[k]);
+            void *room = test_malloc(fr_cpu_act_bytes(type, N, COLS));
+            act[k] = fr_cpu_act_prepare(cpu, type, x, COLS, N, COLS, room);
+            products[k] = (fr_cpu_product){&w[k], &act[k], random_floats(N * 310), 310};
+            alone[k] = random_floats(N * 310);
+            fr_cpu_matmul(cpu, &w[k], &act[k], N, alone[k], 310);
+        }
+        fr_cpu_products(cpu, products, 3, N);
+        for (int k = 0; k < 3; k++) {
+            for (int t = 0; t < N; t++)
+                assert_memory_equal(products[k].y + t * 310, alone[k] + t * 310,
+                                    (size_t)w[k].rows * sizeof(float));
+            test_free(alone[k]);
+            test_free(products[k].y);
+            test_free((void *)(uintptr_t)act[k].data);
+        }
+        fr_cpu_close(cpu);
+    }
+    for (int k = 0; k < 3; k++)
+        free_weight(&w[k]);
+    test_free(x);
+}
+
 /* ---- experts
  * ------------------------------------------------------------------------------------------- */
 
@@ -505,6 +543,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_matmul),
+        cmocka_unit_test(test_products_together),
         cmocka_unit_test(test_act_prepare_any_split),
         cmocka_unit_test(test_moe),
         cmocka_unit_test(test_moe_slices),

@@ -71,11 +71,11 @@ static void test_spreading(void **state)
     }
 }
 
-static cpu_seat bound(const cpu_topology *t, fr_bind bind, fr_numa numa, int n_threads)
+static cpu_seat bound(const cpu_topology *t, bool bind, fr_numa numa, int n_threads)
 {
     cpu_seat seats[MAX_SEATS];
     cpu_topology_spread(t, n_threads, seats);
-    fr_cpu_config cfg = {.bind = bind, .numa = numa};
+    fr_cpu_config cfg = {.bind_cores = bind, .numa = numa};
     return cpu_seat_bound(t, &cfg, n_threads, seats[n_threads - 1]);
 }
 
@@ -93,16 +93,15 @@ static void test_binding(void **state)
 {
     (void)state;
     cpu_topology t = machine(2, 4, 2);
-    assert_int_equal(n_cpus(&t, bound(&t, FR_BIND_AUTO, FR_NUMA_OFF, 8)), 2); /* a core */
-    assert_int_equal(n_cpus(&t, bound(&t, FR_BIND_AUTO, FR_NUMA_OFF, 7)), 16);
-    assert_int_equal(n_cpus(&t, bound(&t, FR_BIND_OFF, FR_NUMA_OFF, 8)), 16);
-    assert_int_equal(n_cpus(&t, bound(&t, FR_BIND_CORES, FR_NUMA_OFF, 3)), 2);
-    assert_int_equal(n_cpus(&t, bound(&t, FR_BIND_CORES, FR_NUMA_OFF, 12)), 1);
-    assert_int_equal(n_cpus(&t, bound(&t, FR_BIND_CORES, FR_NUMA_OFF, 17)), 16);    /* too many */
-    assert_int_equal(n_cpus(&t, bound(&t, FR_BIND_OFF, FR_NUMA_DISTRIBUTE, 8)), 8); /* a node */
-    assert_int_equal(n_cpus(&t, bound(&t, FR_BIND_AUTO, FR_NUMA_NUMACTL, 5)), 8);
-    assert_int_equal(n_cpus(&t, bound(&t, FR_BIND_AUTO, FR_NUMA_DISTRIBUTE, 8)), 2);
-    cpu_seat last = bound(&t, FR_BIND_CORES, FR_NUMA_OFF, 8);
+    assert_int_equal(n_cpus(&t, bound(&t, false, FR_NUMA_OFF, 8)), 16);
+    assert_int_equal(n_cpus(&t, bound(&t, true, FR_NUMA_OFF, 8)), 2);
+    assert_int_equal(n_cpus(&t, bound(&t, true, FR_NUMA_OFF, 3)), 2);
+    assert_int_equal(n_cpus(&t, bound(&t, true, FR_NUMA_OFF, 12)), 1);
+    assert_int_equal(n_cpus(&t, bound(&t, true, FR_NUMA_OFF, 17)), 16);       /* too many */
+    assert_int_equal(n_cpus(&t, bound(&t, false, FR_NUMA_DISTRIBUTE, 8)), 8); /* a node */
+    assert_int_equal(n_cpus(&t, bound(&t, false, FR_NUMA_NUMACTL, 5)), 8);
+    assert_int_equal(n_cpus(&t, bound(&t, true, FR_NUMA_DISTRIBUTE, 8)), 2);
+    cpu_seat last = bound(&t, true, FR_NUMA_OFF, 8);
     cpu_mask m;
     cpu_seat_mask(&t, last, &m);
     assert_true(cpu_mask_has(&m, 7) && cpu_mask_has(&m, 15));
@@ -177,22 +176,21 @@ static bool same(const cpu_mask *a, const cpu_mask *b)
     return memcmp(a, b, sizeof *a) == 0;
 }
 
-static void check_bound(fr_bind bind, int n_threads, const cpu_topology *t)
+static void check_bound(bool bind, int n_threads, const cpu_topology *t)
 {
     static masks_job job;
     fr_err err = {0};
     fr_cpu *cpu;
     cpu_mask before, after, seat;
     assert_true(cpu_read_mask(&before) > 0);
-    fr_cpu_config cfg = {.n_threads = n_threads, .max_isa = FR_ISA_AUTO, .bind = bind};
+    fr_cpu_config cfg = {.n_threads = n_threads, .max_isa = FR_ISA_AUTO, .bind_cores = bind};
     assert_ok(fr_cpu_open(&cfg, &cpu, &err));
     fr_cpu_run(cpu, read_masks, &job);
     cpu_seat seats[MAX_SEATS];
     cpu_topology_spread(t, n_threads, seats);
     for (int i = 0; i < n_threads; i++) {
         cpu_seat_mask(t, cpu_seat_bound(t, &cfg, n_threads, seats[i]), &seat);
-        bool free_caller = i == 0 && bind == FR_BIND_AUTO;
-        assert_true(same(&job.allowed[i], free_caller ? &before : &seat));
+        assert_true(same(&job.allowed[i], &seat));
     }
     assert_true(cpu_read_mask(&after) >
                 0); /* what the process may use is not what it is bound to */
@@ -212,9 +210,8 @@ static void test_threads_are_bound(void **state)
     assert_int_equal(t.n_units, cpu_count_cpus());
     int most = t.n_units + 1 < MAX_SEATS ? t.n_units + 1 : MAX_SEATS;
     for (int n = 1; n <= most; n++) {
-        check_bound(FR_BIND_AUTO, n, &t);
-        check_bound(FR_BIND_CORES, n, &t);
-        check_bound(FR_BIND_OFF, n, &t);
+        check_bound(true, n, &t);
+        check_bound(false, n, &t);
     }
     char one[16];
     snprintf(one, sizeof one, "%d", t.units[0].cpu);
