@@ -33,7 +33,12 @@ static fr_status check_config(const fr_engine_config *cfg, fr_err *err)
 
 static fr_status open_pools(fr_engine *e, fr_err *err)
 {
-    fr_cpu_config cfg = {.n_threads = e->cfg.n_threads, .max_isa = e->cfg.max_isa};
+    fr_cpu_config cfg = {.n_threads = e->cfg.n_threads,
+                         .max_isa = e->cfg.max_isa,
+                         .cpu_mask = e->cfg.cpu_mask,
+                         .cpu_range = e->cfg.cpu_range,
+                         .bind_cores = e->cfg.cpu_strict,
+                         .numa = e->cfg.numa};
     FR_TRY(fr_cpu_open(&cfg, &e->cpu_single, err));
     int n_single = fr_cpu_n_threads(e->cpu_single);
     e->cpu_batch = e->cpu_single;

@@ -36,6 +36,9 @@ typedef struct {
     int64_t n_ubatch;    /* tokens computed together */
     int n_threads;       /* for single tokens; <= 0 = one per core */
     int n_threads_batch; /* for batches; <= 0 = as n_threads */
+    const char *cpu_mask, *cpu_range; /* the CPUs to use; see fr_cpu_config, as for the next two */
+    bool cpu_strict;                  /* bind_cores */
+    fr_numa numa;
     fr_isa max_isa;
     fr_mla_mode mla;
     fr_type type_k, type_v; /* of the KV cache */

@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "cpu/numa.h"
 #include "planner/account.h"
 #include "store/store_internal.h"
 
@@ -186,6 +187,7 @@ static fr_status take_ram(fr_store *s, const fr_store_config *cfg, fr_err *err)
             s->mapped_bytes += item->bytes;
         } else if (is_read(item)) {
             p->w.data = s->block + item->at;
+            fr_cpu_home_weight(s->cpu, &p->w);
         }
     }
     fr_mem_account(FR_MEM_WEIGHTS, (ptrdiff_t)s->mapped_bytes);

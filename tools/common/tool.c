@@ -96,6 +96,11 @@ fr_status tool_engine_config(const fr_options *o, fr_engine_config *cfg, fr_err 
     cfg->n_ubatch = o->ubatch_size < o->batch_size ? o->ubatch_size : o->batch_size;
     cfg->n_threads = o->threads;
     cfg->n_threads_batch = o->threads_batch;
+    cfg->cpu_mask = o->cpu_mask;
+    cfg->cpu_range = o->cpu_range;
+    cfg->cpu_strict = o->cpu_strict;
+    if (!fr_numa_from_name(o->numa, &cfg->numa))
+        return fr_fail(err, FR_EINTERNAL, "--numa %s: the threads do not know it", o->numa);
     cfg->mla = (fr_mla_mode)o->mla;
     cfg->kv_window = o->kv_window;
     cfg->expand_bytes = (uint64_t)o->amb_bytes;
