@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <sys/mman.h>
 
+#include "cuda/dl_cublas.cuh"
 #include "cuda/launchers.h"
 extern "C" {
 #include "base/mem.h"
@@ -225,6 +226,7 @@ static fr_status device_wait(int device, fr_err *err)
 static fr_status device_reset(int device, fr_err *err)
 {
     GPU_TRY(device, cudaSetDevice(device));
+    cublas_forget(device);
     GPU_TRY(device, cudaDeviceReset());
     return FR_OK;
 }

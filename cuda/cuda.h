@@ -54,10 +54,12 @@ typedef struct {
  * n_pick = n_mat):
  *     y[t * ldy + k * y_stride + r] = dot(row r of matrix m, x[t * ldx + k * x_stride ..])
  * or 0 where m is not in [0, w->n_mat): w may be a slice of the experts. matvec reads a matrix once
- * per (token, pick): for few tokens. matmul reads it once for all tokens: without ids_d it decodes
- * rows into scratch_d (fr_gpu_matmul_scratch_bytes); with ids_d it groups the pairs by matrix first
- * (fr_gpu_grouped_scratch_bytes). Sums are float32 in an order that does not depend on the other
- * tokens. */
+ * per (token, pick): for few tokens. matmul reads it once for all tokens. With ids_d it groups the
+ * pairs by matrix first (fr_gpu_grouped_scratch_bytes); without, f32, f16 and bf16 weights go to
+ * cuBLAS from FR_GPU_CUBLAS_TOKENS tokens on where a machine has it, decoded into scratch_d if they
+ * are not plain f32 (fr_gpu_matmul_scratch_bytes; less: ferry's own kernel). Sums are float32 in an
+ * order that does not depend on the other tokens, but cuBLAS's may depend on how many there are. */
+enum { FR_GPU_CUBLAS_TOKENS = 64 };
 typedef struct {
     const fr_weight *w;
     int64_t n_tokens, n_pick;

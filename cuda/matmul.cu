@@ -1,5 +1,6 @@
 /* Products with many vectors: which kernel, which grid, and the grouping of (token, pick) pairs by
  * the matrix that they picked. */
+#include "cuda/dl_cublas.cuh"
 #include "cuda/matmul.cuh"
 
 namespace FERRY_GPU_NS
@@ -132,12 +133,42 @@ static cudaError_t group(const fr_gpu_matmul_args &a, MatmulJob *job, cudaStream
                         GroupJob{a.ids_d, a.first, n_mat, n_pairs, starts, order});
 }
 
+/* By cuBLAS: floats of many tokens. What does not stand as rows of float32 is decoded to scratch,
+ * as many rows at a time as it holds. False: nothing was done that has to stay. */
+static bool multiply_by_cublas(const fr_gpu_matmul_args &a, cudaStream_t stream)
+{
+    const fr_weight &w = *a.w;
+    bool ready = w.type == FR_TYPE_F32 && w.layout == FR_LAYOUT_PLAIN;
+    int64_t room = ready ? w.rows : (int64_t)(a.scratch_bytes / ((size_t)w.cols * sizeof(float)));
+    if (a.ids_d || a.n_tokens < FR_GPU_CUBLAS_TOKENS || room < 1 ||
+        fr_type_get(w.type)->act != FR_ACT_F32)
+        return false;
+    for (int64_t m = 0; m < a.n_pick; m++)
+        for (int64_t from = 0; from < w.rows; from += room) {
+            int64_t n = w.rows - from < room ? w.rows - from : room;
+            float *decoded = (float *)a.scratch_d;
+            if (!ready && launch_rows(fr_gpu_rows_args{&w, m, from, n, nullptr, decoded, w.cols},
+                                      stream) != cudaSuccess)
+                return false;
+            const float *rows =
+                ready ? (const float *)((const uint8_t *)w.data + (size_t)m * w.mat_bytes)
+                      : decoded;
+            if (!cublas_multiply(CublasProduct{rows, n, w.cols, a.n_tokens, a.x_d + m * a.x_stride,
+                                               a.ldx, a.y_d + m * a.y_stride + from, a.ldy},
+                                 stream))
+                return false;
+        }
+    return true;
+}
+
 cudaError_t launch_matmul(const fr_gpu_matmul_args &a, cudaStream_t stream)
 {
     const fr_weight &w = *a.w;
     matmul_fn multiply = matmul_of(w);
     if (!multiply || (!a.ids_d && a.n_pick > w.n_mat))
         return cudaErrorInvalidValue;
+    if (multiply_by_cublas(a, stream))
+        return cudaSuccess;
     MatmulJob job = {(const uint8_t *)w.data,
                      w.mat_bytes,
                      w.rows,

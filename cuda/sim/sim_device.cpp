@@ -154,6 +154,13 @@ static void forget_devices()
     is_started = false;
 }
 
+bool has_blas()
+{
+    start_once();
+    Locked l;
+    return settings.blas != 0;
+}
+
 const char *configure(const char *text)
 {
     start_once();

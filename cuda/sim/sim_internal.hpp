@@ -100,6 +100,7 @@ static inline void quiet_release(void *token)
     X(clock_mhz, 0, "of their processors; 0: not known")                                           \
     X(memory_mhz, 0, "of their memory; 0: not known")                                              \
     X(bus_bits, 0, "width of their memory's bus; 0: not known")                                    \
+    X(blas, 1, "0: no cuBLAS")                                                                     \
     X(no_code, 0, "1: kernels have no code for the devices")                                       \
     X(driver, 13000, "version of the driver; 13000 is the runtime's, 0: there is none")            \
     X(stack_kb, 64, "stack of a CUDA thread (256 under sanitizers)")                               \

@@ -48,8 +48,8 @@ static bool make_matrices(fr_type type, fr_layout layout, int64_t rows, int64_t 
 
 typedef struct {
     int64_t n_tokens, n_pick, first;
-    const int32_t *ids;
-    bool own_rows; /* of x, for each pair; else a token's pairs share one */
+    const int32_t *ids; /* NULL: pick k is matrix k */
+    bool own_rows;      /* of x, for each pair; else a token's pairs share one */
 } picks;
 
 static float x_h[MOST_PAIRS * MOST_COLS], got[MOST_PAIRS * MOST_ROWS], few[MOST_PAIRS * MOST_ROWS];
@@ -61,12 +61,12 @@ static void multiply(const fr_gpu *gpu, const matrices *mats, picks p, bool matm
     gpu_bench b = gpu_open(gpu, ARENA);
     fr_weight w = mats->w;
     int64_t n_pairs = p.n_tokens * p.n_pick, per = p.own_rows ? p.n_pick : 1;
-    size_t scratch = fr_gpu_grouped_scratch_bytes(n_pairs, w.n_mat);
+    size_t scratch =
+        p.ids ? fr_gpu_grouped_scratch_bytes(n_pairs, w.n_mat) : 7 * (size_t)w.cols * sizeof(float);
     w.data = gpu_put(&b, mats->bytes, (size_t)w.n_mat * w.mat_bytes);
     fr_gpu_matmul_args args = {.w = &w,
                                .n_tokens = p.n_tokens,
                                .n_pick = p.n_pick,
-                               .ids_d = gpu_put(&b, p.ids, (size_t)n_pairs * sizeof *p.ids),
                                .first = p.first,
                                .x_d = gpu_floats(&b, x_h, p.n_tokens * per * w.cols),
                                .ldx = per * w.cols,
@@ -76,6 +76,8 @@ static void multiply(const fr_gpu *gpu, const matrices *mats, picks p, bool matm
                                .y_stride = w.rows,
                                .scratch_d = gpu_put(&b, NULL, scratch),
                                .scratch_bytes = scratch};
+    if (p.ids)
+        args.ids_d = gpu_put(&b, p.ids, (size_t)n_pairs * sizeof *p.ids);
     assert_ok((matmul ? gpu->matmul : gpu->matvec)(&args, b.s, &err));
     gpu_get(&b, y, args.y_d, (size_t)(n_pairs * w.rows) * sizeof *y);
     gpu_close(&b);
@@ -87,7 +89,7 @@ static void check_results(const matrices *mats, picks p, const float *y)
     const fr_weight *w = &mats->w;
     const char *name = fr_type_name(w->type, w->layout);
     for (int64_t i = 0; i < p.n_tokens * p.n_pick; i++) {
-        int64_t m = p.ids[i] - p.first;
+        int64_t m = p.ids ? p.ids[i] - p.first : i % p.n_pick;
         const float *x = x_h + (p.own_rows ? i : i / p.n_pick) * w->cols;
         for (int64_t r = 0; r < w->rows; r++) {
             double want = 0, size = 0;
@@ -159,6 +161,21 @@ static void check_picks(const fr_gpu *gpu)
     }
 }
 
+/* Every token with all matrices: by cuBLAS where it is there, floats that is, and by ourselves. */
+static void check_many_tokens(const fr_gpu *gpu)
+{
+    static const fr_type types[] = {FR_TYPE_F32, FR_TYPE_F16, FR_TYPE_BF16, FR_TYPE_Q8_0};
+    const picks p = {70, 2, 0, NULL, true};
+    matrices mats;
+    fill_random(x_h, 70 * 2 * 96, 1, &rng);
+    for (size_t t = 0; t < sizeof types / sizeof *types; t++)
+        for (int l = 0; l < FR_LAYOUT_COUNT; l++)
+            if (make_matrices(types[t], (fr_layout)l, 48, 96, &mats)) {
+                multiply(gpu, &mats, p, true, got);
+                check_results(&mats, p, got);
+            }
+}
+
 /* Matrices of one number: the pair's own and its token's tell whether each went to its place. */
 static void check_grouping(const fr_gpu *gpu)
 {
@@ -209,6 +226,7 @@ static void check_grouping(const fr_gpu *gpu)
     }
 TEST(forms)
 TEST(picks)
+TEST(many_tokens)
 TEST(grouping)
 
 int main(void)
@@ -216,6 +234,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_forms),
         cmocka_unit_test(test_picks),
+        cmocka_unit_test(test_many_tokens),
         cmocka_unit_test(test_grouping),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

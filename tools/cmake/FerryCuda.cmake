@@ -6,7 +6,7 @@ set(CMAKE_CUDA_ARCHITECTURES "${FERRY_CUDA_ARCHS}") # before any target
 ferry_box(cuda cuda DEPS quant)
 # Kernels of all types, and the others.
 set(cuda_dense dense matvec matmul_plain matmul_il matmul_native)
-set(cuda_others backend matmul ops attention attention_chunks kv_cache)
+set(cuda_others backend dl_cublas matmul ops attention attention_chunks kv_cache)
 set(FERRY_HAVE_CUDA OFF)
 set(FERRY_HAVE_CUDA_SIM OFF)
 include(CheckLanguage)
@@ -82,7 +82,7 @@ if(FERRY_HAVE_CUDA_SIM)
     # The machine itself. In race mode it is the one thing that is not instrumented: it tells
     # ThreadSanitizer by hand what CUDA promises. It then gets no flags of ours but these.
     file(GLOB machine CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/cuda/sim/*.cpp)
-    set(sim_sources ${cuda_dense} ${cuda_others})
+    set(sim_sources ${cuda_dense} ${cuda_others} blas)
     list(TRANSFORM sim_sources REPLACE "(.+)" "${CMAKE_SOURCE_DIR}/cuda/sim/\\1_sim.cpp")
     list(REMOVE_ITEM machine ${sim_sources})
     add_library(ferry_sim_machine STATIC ${machine})
