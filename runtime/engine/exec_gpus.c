@@ -161,7 +161,8 @@ void exec_gpus_settle(fr_exec *x)
 {
     for (int d = 1; d < x->places.n_devices; d++)
         if (takes_part(x, d)) {
-            x->gpu->stream_wait(x->gpus[d].links, NULL);
+            if (x->gpus[d].links)
+                x->gpu->stream_wait(x->gpus[d].links, NULL);
             x->gpu->stream_wait(x->gpus[d].s, NULL);
             x->gpus[d].sending = x->gpus[d].receiving = false;
         }
