@@ -67,14 +67,27 @@ typedef struct {
     float eps;
 } norm_args;
 
+/* In eight sums side by side: one alone would wait for every addition. */
+static double sum_of_squares(const float *x, int64_t n)
+{
+    double part[8] = {0}, sum = 0;
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        for (int k = 0; k < 8; k++)
+            part[k] += (double)x[i + k] * (double)x[i + k];
+    for (; i < n; i++)
+        sum += (double)x[i] * (double)x[i];
+    for (int k = 0; k < 8; k++)
+        sum += part[k];
+    return sum;
+}
+
 static void norm_row(const void *arg, int64_t t)
 {
     const norm_args *a = arg;
     const float *x = a->x + t * a->ldx;
     float *y = a->y + t * a->ldy;
-    double sum = 0;
-    for (int64_t i = 0; i < a->cols; i++)
-        sum += (double)x[i] * (double)x[i];
+    double sum = sum_of_squares(x, a->cols);
     float scale = (float)(1.0 / sqrt(sum / (double)a->cols + (double)a->eps));
     for (int64_t i = 0; i < a->cols; i++)
         y[i] = x[i] * scale * a->w[i];

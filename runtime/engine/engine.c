@@ -1,6 +1,7 @@
 #include "engine/engine_internal.h"
 
 #include "base/log.h"
+#include "engine/engine_threads.h"
 
 fr_engine_config fr_engine_defaults(void)
 {
@@ -31,14 +32,30 @@ static fr_status check_config(const fr_engine_config *cfg, fr_err *err)
     return FR_OK;
 }
 
+/* Numbers of threads that are not given. */
+static fr_status tune_threads(fr_engine *e, const fr_cpu_config *cpu, fr_err *err)
+{
+    fr_engine_config *cfg = &e->cfg;
+    fr_thread_counts n;
+    if (!cfg->autotune_threads || (cfg->n_threads > 0 && cfg->n_threads_batch > 0))
+        return FR_OK;
+    FR_TRY(engine_thread_counts(e->model, cpu, cfg->thread_cache, &n, err));
+    cfg->n_threads = cfg->n_threads > 0 ? cfg->n_threads : n.n_single;
+    cfg->n_threads_batch = cfg->n_threads_batch > 0 ? cfg->n_threads_batch : n.n_batch;
+    fr_log_info("threads: %d for single tokens, %d for batches", cfg->n_threads,
+                cfg->n_threads_batch);
+    return FR_OK;
+}
+
 static fr_status open_pools(fr_engine *e, fr_err *err)
 {
-    fr_cpu_config cfg = {.n_threads = e->cfg.n_threads,
-                         .max_isa = e->cfg.max_isa,
+    fr_cpu_config cfg = {.max_isa = e->cfg.max_isa,
                          .cpu_mask = e->cfg.cpu_mask,
                          .cpu_range = e->cfg.cpu_range,
                          .bind_cores = e->cfg.cpu_strict,
                          .numa = e->cfg.numa};
+    FR_TRY(tune_threads(e, &cfg, err));
+    cfg.n_threads = e->cfg.n_threads;
     FR_TRY(fr_cpu_open(&cfg, &e->cpu_single, err));
     int n_single = fr_cpu_n_threads(e->cpu_single);
     e->cpu_batch = e->cpu_single;
@@ -128,8 +145,8 @@ fr_status fr_engine_open(const fr_engine_config *cfg, fr_engine **out, fr_err *e
         return FR_ENOMEM;
     e->cfg = *cfg;
     fr_status st;
-    FR_TRY_OUT(st, open_pools(e, err));
     FR_TRY_OUT(st, read_model(e, err));
+    FR_TRY_OUT(st, open_pools(e, err));
     FR_TRY_OUT(st, place(e, err));
     FR_TRY_OUT(st, load_weights(e, err));
     FR_TRY_OUT(st, open_exec(e, err));

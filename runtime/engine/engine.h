@@ -39,6 +39,8 @@ typedef struct {
     const char *cpu_mask, *cpu_range; /* the CPUs to use; see fr_cpu_config, as for the next two */
     bool cpu_strict;                  /* bind_cores */
     fr_numa numa;
+    bool autotune_threads;    /* measures the numbers of threads that are not given, some seconds */
+    const char *thread_cache; /* file that keeps what was measured; NULL: none */
     fr_isa max_isa;
     fr_mla_mode mla;
     fr_type type_k, type_v; /* of the KV cache */

@@ -104,6 +104,10 @@ fr_opt_origin fr_opts_origin(const fr_options *o, fr_opt_id id);
 /* FR_EINVAL, naming all spellings, when an option that the tool cannot do without was not given. */
 fr_status fr_opts_require(const fr_options *o, fr_opt_id id, fr_err *err);
 
+/* Path of a file that ferry keeps between runs: in $XDG_CACHE_HOME/ferry or ~/.cache/ferry; empty
+ * when neither is there. Folders may be missing. FR_ENOMEM. */
+fr_status fr_opts_cache_file(const char *name, fr_buf *out, fr_err *err);
+
 /* The text that --help, --version, --dump-config or --print-reference-ini asks for: a tool prints
  * it and leaves. *answered = false when none of them was given. */
 fr_status fr_opts_answer(const fr_options *o, bool *answered, fr_buf *text, fr_err *err);

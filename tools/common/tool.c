@@ -87,6 +87,20 @@ static fr_status cache_type(const char *name, fr_type *type, fr_err *err)
     return FR_OK;
 }
 
+/* Where numbers of threads are kept. */
+static fr_status cache_threads(const fr_options *o, fr_engine_config *cfg, fr_err *err)
+{
+    static char path[4096];
+    fr_buf file = {0};
+    fr_status st = o->autotune_threads ? fr_opts_cache_file("threads", &file, err) : FR_OK;
+    if (st == FR_OK && file.n > 0 && file.n < sizeof path) {
+        memcpy(path, file.p, file.n + 1);
+        cfg->thread_cache = path;
+    }
+    fr_buf_free(&file);
+    return st;
+}
+
 fr_status tool_engine_config(const fr_options *o, fr_engine_config *cfg, fr_err *err)
 {
     static int progress_shown = -1;
@@ -99,6 +113,8 @@ fr_status tool_engine_config(const fr_options *o, fr_engine_config *cfg, fr_err 
     cfg->cpu_mask = o->cpu_mask;
     cfg->cpu_range = o->cpu_range;
     cfg->cpu_strict = o->cpu_strict;
+    cfg->autotune_threads = o->autotune_threads;
+    FR_TRY(cache_threads(o, cfg, err));
     if (!fr_numa_from_name(o->numa, &cfg->numa))
         return fr_fail(err, FR_EINTERNAL, "--numa %s: the threads do not know it", o->numa);
     cfg->mla = (fr_mla_mode)o->mla;
