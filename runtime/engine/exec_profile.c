@@ -54,6 +54,11 @@ static fr_profile_class matmul_class(const fr_model *m, const fr_node *n)
     case FR_ROLE_FFN_UP_SHEXP:
     case FR_ROLE_FFN_DOWN_SHEXP:
         return FR_PROFILE_SHARED;
+    case FR_ROLE_FFN_GATE_EXPS:
+    case FR_ROLE_FFN_UP_EXPS:
+        return FR_PROFILE_EXPERTS_UP;
+    case FR_ROLE_FFN_DOWN_EXPS:
+        return FR_PROFILE_EXPERTS_DOWN;
     default:
         return FR_PROFILE_PROJECTIONS;
     }
@@ -67,9 +72,10 @@ static fr_profile_class class_of(const fr_model *m, const fr_node *n)
         [FR_OP_ATTN_LATENT] = FR_PROFILE_CORE, [FR_OP_ATTN_EXPAND] = FR_PROFILE_CORE,
         [FR_OP_ATTN_PLAIN] = FR_PROFILE_CORE,  [FR_OP_ADD] = FR_PROFILE_SMALL,
         [FR_OP_SWIGLU] = FR_PROFILE_SMALL,     [FR_OP_ROUTER] = FR_PROFILE_ROUTER,
-        [FR_OP_GATHER] = FR_PROFILE_SMALL,
+        [FR_OP_GATHER] = FR_PROFILE_SMALL,     [FR_OP_MIX] = FR_PROFILE_EXPERTS_REST,
     };
-    return n->op == FR_OP_MATMUL ? matmul_class(m, n) : classes[n->op];
+    bool product = n->op == FR_OP_MATMUL || n->op == FR_OP_MATMUL_IDS;
+    return product ? matmul_class(m, n) : classes[n->op];
 }
 
 static double now_seconds(void)
