@@ -207,6 +207,15 @@ const fr_plan *fr_engine_plan(const fr_engine *e)
     return e->plan;
 }
 
+fr_gpu_bytes fr_engine_gpu_bytes(const fr_engine *e, int device)
+{
+    fr_gpu_bytes b = {.weights = fr_store_bytes(e->store, device),
+                      .kv = e->kv_now[device],
+                      .kv_peak = e->kv_peak[device]};
+    fr_exec_gpu_bytes(e->exec, device, &b.workspace, &b.staging);
+    return b;
+}
+
 fr_status fr_engine_observe(fr_engine *e, fr_observe_fn fn, void *user, fr_err *err)
 {
     return fr_exec_observe(e->exec, fn, user, err);

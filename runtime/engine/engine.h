@@ -89,6 +89,14 @@ typedef struct {
 
 fr_engine_info fr_engine_describe(const fr_engine *e);
 const fr_plan *fr_engine_plan(const fr_engine *e); /* what was planned, and is carried out */
+
+/* What engine and sessions took of a GPU; device as in the plan, from 1. Never more than planned
+ * with one session. kv: of the sessions that are open. */
+typedef struct {
+    uint64_t weights, workspace, staging, kv, kv_peak; /* workspace: with the logits */
+} fr_gpu_bytes;
+fr_gpu_bytes fr_engine_gpu_bytes(const fr_engine *e, int device);
+
 const fr_vocab *fr_engine_vocab(const fr_engine *e);
 fr_str fr_engine_chat_template(const fr_engine *e); /* the model's own; empty when it has none */
 
@@ -164,6 +172,10 @@ typedef struct {
     int64_t n_layer;
     fr_profile_phase phases[2];
 } fr_profile;
+
+/* How the CPU deals out the work of routed experts, as found out so far (fr_cpu_moe_choices), of the
+ * threads for single tokens and, where these are others, for batches. */
+int fr_engine_moe_choices(const fr_engine *e, fr_cpu_moe_choice *out, int most);
 
 /* From now on measures every operation, starting from zero; or ends it. Results are not affected.
  * FR_ENOMEM. */

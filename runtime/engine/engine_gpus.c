@@ -4,17 +4,18 @@
 #include <string.h>
 
 #include "engine/engine_internal.h"
+#include "engine/gpu_probe.h"
 
 /* ---- which ones --------------------------------------------------------------------------------
  */
 
-static atomic_int
-    n_on_sim; /* engines that use the simulated GPUs, of which a process has one set */
+/* Engines that use the machine's GPUs, and the simulated ones, of which a process has one set. */
+static atomic_int n_users[2];
 static char sim_devices[32]; /* as they were set up last by sim_open */
 
 static fr_status sim_open(const char *sim, const fr_gpu **out, fr_err *err)
 {
-    if (sim[0] && atomic_load(&n_on_sim) == 0)
+    if (sim[0] && atomic_load(&n_users[true]) == 0)
         FR_TRY(fr_gpu_sim_devices(sim, err));
     else if (sim[0] && strcmp(sim, sim_devices) != 0)
         return fr_fail(err, FR_EINVAL,
@@ -37,30 +38,13 @@ static fr_status pick_backend(const char *sim, const fr_gpu **out, fr_err *err)
     return FR_OK;
 }
 
-static void add_gpu(fr_hardware *hw, int device, const fr_gpu_info *info)
-{
-    fr_gpu_hw *g = &hw->gpus[hw->n_gpus++];
-    snprintf(g->name, sizeof g->name, "%s", info->name);
-    g->device = device;
-    g->vram_bytes = info->total_bytes;
-}
-
 fr_status fr_engine_hardware(const char *sim, fr_hardware *out, fr_err *err)
 {
     const fr_gpu *gpu;
     FR_TRY(pick_backend(sim, &gpu, err));
     FR_TRY(fr_hardware_probe(out, err));
-    int n = gpu ? gpu->device_count(NULL) : 0;
-    out->n_gpus = 0;
-    for (int i = 0; i < n && out->n_gpus < FR_MAX_GPUS; i++) {
-        fr_gpu_info info;
-        FR_TRY(gpu->device_info(i, &info, err));
-        if (info.usable)
-            add_gpu(out, i, &info);
-        if (sim)
-            out->gpus[out->n_gpus - 1].reserve_bytes = 0;
-    }
-    return FR_OK;
+    FR_TRY(fr_engine_probe_gpus(gpu, out, err));
+    return sim ? FR_OK : fr_engine_measure_links(gpu, out, err);
 }
 
 /* ---- what the plan uses of them ----------------------------------------------------------------
@@ -78,6 +62,17 @@ static bool is_used(const fr_plan *p, int i_gpu)
 }
 
 #define GPU_REMEDY "use --device none, --sim, or the hardware sections of this machine"
+
+/* A device that an earlier engine lost gets another chance, unless it would harm engines that are
+ * open. */
+static fr_status wake(const fr_gpu *gpu, int device, bool sim, fr_err *err)
+{
+    fr_status st = gpu->device_wait(device, err);
+    if (st == FR_OK || atomic_load(&n_users[sim]) > 0)
+        return st;
+    FR_TRY(gpu->device_reset(device, err));
+    return gpu->device_wait(device, err);
+}
 
 static fr_status check_there(const fr_plan *p, int i_gpu, const fr_gpu *gpu, fr_err *err)
 {
@@ -125,30 +120,28 @@ static fr_status check_memory(const fr_plan *p, int i_gpu, const fr_gpu *gpu, fr
 fr_status engine_take_gpus(fr_engine *e, fr_err *err)
 {
     const fr_gpu *gpu;
-    bool any = false;
+    bool any = false, sim = e->cfg.place.sim != NULL;
     FR_TRY(pick_backend(e->cfg.place.sim, &gpu, err));
     for (int i = 0; i < e->plan->hw.n_gpus; i++) {
         if (!is_used(e->plan, i))
             continue;
         FR_TRY(check_there(e->plan, i, gpu, err));
+        FR_TRY(wake(gpu, e->plan->hw.gpus[i].device, sim, err));
         FR_TRY(check_memory(e->plan, i, gpu, err));
         any = true;
     }
     if (!any)
         return FR_OK;
     e->gpu = gpu;
-    e->on_sim = e->cfg.place.sim != NULL;
-    if (e->on_sim)
-        atomic_fetch_add(&n_on_sim, 1);
-    if (gpu->sync_debug)
-        gpu->sync_debug(e->cfg.place.sync_debug);
+    e->on_sim = sim;
+    atomic_fetch_add(&n_users[sim], 1);
+    gpu->sync_debug(e->cfg.place.sync_debug);
     return FR_OK;
 }
 
 void engine_give_gpus(fr_engine *e)
 {
-    if (e->on_sim)
-        atomic_fetch_sub(&n_on_sim, 1);
-    e->on_sim = false;
+    if (e->gpu)
+        atomic_fetch_sub(&n_users[e->on_sim], 1);
     e->gpu = NULL;
 }

@@ -20,8 +20,9 @@ struct fr_engine {
     fr_rules *rules;
     fr_plan *plan;
     const fr_gpu *gpu; /* the GPUs that the plan uses; NULL: it uses none */
-    bool on_sim;       /* counted as a user of the simulated GPUs */
+    bool on_sim;       /* they are simulated ones */
     fr_planned_bytes planned;
+    uint64_t kv_now[FR_PLAN_MAX_DEVICES], kv_peak[FR_PLAN_MAX_DEVICES]; /* of GPUs */
 };
 
 struct fr_session {

@@ -41,6 +41,9 @@ fr_status fr_exec_open(const fr_model *m, const fr_store *store, fr_cpu *cpu_sin
 void fr_exec_close(fr_exec *x);
 uint64_t fr_exec_bytes(const fr_exec *x);
 
+/* What it took of GPU `device` - 1: workspace with logits, and staging buffers. */
+void fr_exec_gpu_bytes(const fr_exec *x, int device, uint64_t *workspace, uint64_t *staging);
+
 /* fr_engine_observe */
 fr_status fr_exec_observe(fr_exec *x, fr_observe_fn fn, void *user, fr_err *err);
 

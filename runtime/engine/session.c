@@ -10,12 +10,25 @@ static double now_seconds(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
+/* sign: 1 when the session's cache comes, -1 when it goes. */
+static void count_cache(fr_session *s, int sign)
+{
+    fr_engine *e = s->e;
+    for (int d = 1; s->gpu_kv && d < e->plan->n_devices; d++) {
+        const fr_gpu_arena *a = s->gpu_kv->arenas[d];
+        uint64_t bytes = a ? e->gpu->arena_used(a) : 0;
+        e->kv_now[d] += sign > 0 ? bytes : -bytes;
+        e->kv_peak[d] = e->kv_now[d] > e->kv_peak[d] ? e->kv_now[d] : e->kv_peak[d];
+    }
+}
+
 static fr_status open_cache(fr_session *s, fr_err *err)
 {
     const fr_engine *e = s->e;
     bool *in_ram;
     if (e->gpu)
         FR_TRY(gpu_kv_open(e->gpu, e->plan, &e->kv, e->cfg.n_ctx, &s->gpu_kv, err));
+    count_cache(s, 1);
     FR_TRY(gpu_kv_in_ram(e->plan, e->kv.n_layer, &in_ram, err));
     fr_status st = fr_kv_open(&e->kv, e->cfg.n_ctx, in_ram, &s->kv, err);
     fr_mem_free(in_ram);
@@ -50,6 +63,7 @@ void fr_session_close(fr_session *s)
     if (!s)
         return;
     fr_kv_close(s->kv);
+    count_cache(s, -1);
     gpu_kv_close(s->gpu_kv);
     fr_mem_free(s->tokens);
     fr_mem_free(s->outputs);

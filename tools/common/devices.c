@@ -99,3 +99,32 @@ void tool_print_devices(const fr_plan *p)
         fr_buf_free(&content);
     }
 }
+
+static void report_gpu(const fr_plan_device *v, fr_gpu_bytes b)
+{
+    const struct {
+        const char *what;
+        uint64_t planned, now, peak;
+    } rows[] = {
+        {"weights", v->weights, b.weights, b.weights},
+        {"kv", v->kv, b.kv, b.kv_peak},
+        {"workspace", v->workspace + v->logits, b.workspace, b.workspace},
+        {"staging", v->staging, b.staging, b.staging},
+    };
+    fprintf(stderr, "\nmemory on %-10s planned         now        peak\n", v->id);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char planned[32], now[32], peak[32];
+        if (rows[i].planned > 0 || rows[i].peak > 0)
+            fprintf(stderr, "%-16s %11s %11s %11s\n", rows[i].what,
+                    fr_format_bytes(rows[i].planned, planned), fr_format_bytes(rows[i].now, now),
+                    fr_format_bytes(rows[i].peak, peak));
+    }
+}
+
+void tool_report_gpus(const fr_engine *e)
+{
+    const fr_plan *p = fr_engine_plan(e);
+    for (int d = 1; d < p->n_devices; d++)
+        if (p->devices[d].used > p->devices[d].reserve)
+            report_gpu(&p->devices[d], fr_engine_gpu_bytes(e, d));
+}

@@ -26,4 +26,7 @@ fr_status tool_placement(const fr_options *o, fr_placement_config *out, fr_err *
 /* One line for each device in use: memory, and what is there. Nothing for a plan without GPUs. */
 void tool_print_devices(const fr_plan *p);
 
+/* The memory of each GPU in use: planned, taken now, and at most so far. */
+void tool_report_gpus(const fr_engine *e);
+
 #endif

@@ -175,6 +175,7 @@ void tool_memory_report(const fr_engine *e)
         fprintf(stderr, "%-16s %11s %11s %11s\n", fr_mem_tag_name((fr_mem_tag)t), plan,
                 fr_format_bytes(s.bytes_now, now), fr_format_bytes(s.bytes_peak, peak));
     }
+    tool_report_gpus(e);
 }
 
 /* ---- sampler
