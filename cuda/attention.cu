@@ -212,6 +212,7 @@ static __device__ __forceinline__ void weigh_step(const Rows &rows, int64_t pos0
         float weight = seen ? expf(score - now) : 0.0f;
         float shrink = now > before ? expf(before - now) : 1.0f, sum = warp_sum(weight);
         scores[r * STEP + lane] = weight;
+        __syncwarp(); /* all have read what now changes */
         if (lane == 0) {
             s.most[r] = now;
             s.sum[r] = s.sum[r] * shrink + sum;

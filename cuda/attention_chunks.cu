@@ -95,6 +95,7 @@ static __device__ void weigh_step(const fr_gpu_attn_args &a, const fr_gpu_attn_c
               shrink = now > before ? expf(before - now) : 1.0f;
         float sum = warp_sum(weight);
         scores[r * LD + lane] = weight;
+        __syncwarp(); /* all have read what now changes */
         if (lane == 0) {
             most[r] = now;
             sums[r] = sums[r] * shrink + sum;
