@@ -62,7 +62,7 @@ CPU_INLINE void avx2_prefetch(const uint8_t *p, size_t n)
 }
 
 /* The same for kernels that read one stream: asks twice, for what stands some bytes behind p; for
- * the second cache, of which a core can await more lines at a time, and then for the first. */
+ * the second cache, of which a core seems to await more lines at a time, and then for the first. */
 enum { AVX2_FAR = 4096, AVX2_NEAR = 1024 };
 
 CPU_INLINE void avx2_ask(const uint8_t *p, size_t n)
