@@ -59,6 +59,11 @@ fr_status fr_file_read_at(const fr_file *f, uint64_t offset, void *dst, size_t n
     return FR_OK;
 }
 
+void fr_file_prefetch(const fr_file *f, uint64_t offset, size_t n)
+{
+    posix_fadvise(f->fd, (off_t)offset, (off_t)n, POSIX_FADV_WILLNEED);
+}
+
 void fr_file_close(fr_file *f)
 {
     if (f->data && f->size)

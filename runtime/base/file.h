@@ -27,6 +27,9 @@ fr_status fr_file_map(fr_file *f, const char *path, fr_err *err);
 fr_status fr_file_read_at(const fr_file *f, uint64_t offset, void *dst, size_t n, const char *path,
                           fr_err *err);
 
+/* Says that n bytes at offset will be read soon, so that the system can fetch them meanwhile. */
+void fr_file_prefetch(const fr_file *f, uint64_t offset, size_t n);
+
 void fr_file_close(fr_file *f);
 
 /* Appends the whole of a file ("-" = standard input) to *out, at most max_bytes. */

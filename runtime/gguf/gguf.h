@@ -115,4 +115,8 @@ const void *fr_gguf_tensor_data(const fr_gguf *g, const fr_gguf_tensor *t);
 fr_status fr_gguf_read_tensor(const fr_gguf *g, const fr_gguf_tensor *t, uint64_t from, size_t n,
                               void *dst, fr_err *err);
 
+/* Says that bytes [from, from + n) will be read soon, so that the system can fetch them meanwhile.
+ * Any thread. */
+void fr_gguf_prefetch(const fr_gguf *g, const fr_gguf_tensor *t, uint64_t from, size_t n);
+
 #endif

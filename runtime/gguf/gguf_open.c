@@ -225,3 +225,8 @@ fr_status fr_gguf_read_tensor(const fr_gguf *g, const fr_gguf_tensor *t, uint64_
                        f->path, t->name, from, from + n, t->bytes);
     return fr_file_read_at(&f->file, t->offset + from, dst, n, f->path, err);
 }
+
+void fr_gguf_prefetch(const fr_gguf *g, const fr_gguf_tensor *t, uint64_t from, size_t n)
+{
+    fr_file_prefetch(&g->files[t->i_file].file, t->offset + from, n);
+}

@@ -7,7 +7,10 @@
  * fills its other one. */
 #include "store/store_internal.h"
 
-enum { PIECE_BYTES = 512 << 10 };
+enum {
+    PIECE_BYTES = 512 << 10,
+    N_AHEAD = 128 /* pieces that the system is asked to fetch while others are repacked */
+};
 
 typedef struct {
     fr_store *s;
@@ -158,6 +161,21 @@ static fr_status write_rows(const load_job *job, rows r, uint8_t *room, fr_err *
                             ready, (size_t)r.n * row_bytes, err);
 }
 
+static void prefetch(const load_job *job, int64_t piece)
+{
+    const fr_store *s = job->s;
+    if (piece >= job->first[s->n_parts])
+        return;
+    rows r = rows_of_piece(job, piece);
+    size_t row_bytes = src_row_bytes(s, r.part), bytes = (size_t)r.n * row_bytes;
+    uint64_t from =
+        (uint64_t)(s->parts[r.part].first * s->parts[r.part].w.rows + r.row) * row_bytes;
+    if (s->items[r.part].from_image)
+        fr_file_prefetch(&s->image.file, s->image.at[s->items[r.part].weight] + from, bytes);
+    else
+        fr_gguf_prefetch(s->model->gguf, weight_of(s, r.part)->src, from, bytes);
+}
+
 static fr_status load_piece(void *user, int64_t piece, int i_thread, uint64_t *bytes, fr_err *err)
 {
     const load_job *job = user;
@@ -165,6 +183,8 @@ static fr_status load_piece(void *user, int64_t piece, int i_thread, uint64_t *b
     const fr_store_part *p = &job->s->parts[r.part];
     uint8_t *room = job->staging + (size_t)i_thread * (job->room_bytes + job->ready_bytes);
     *bytes = (uint64_t)r.n * src_row_bytes(job->s, r.part);
+    for (int64_t k = piece == 0 ? 1 : N_AHEAD; k <= N_AHEAD; k++)
+        prefetch(job, piece + k);
     if (job->image)
         return write_rows(job, r, room, err);
     uint8_t *dst = (uint8_t *)(uintptr_t)p->w.data + (size_t)r.row * dst_row_bytes(job->s, r.part);
