@@ -177,6 +177,10 @@ typedef struct {
  * threads for single tokens and, where these are others, for batches. */
 int fr_engine_moe_choices(const fr_engine *e, fr_cpu_moe_choice *out, int most);
 
+/* How the CPU deals out the work of routed experts, as found out so far (fr_cpu_moe_choices), of the
+ * threads for single tokens and, where these are others, for batches. */
+int fr_engine_moe_choices(const fr_engine *e, fr_cpu_moe_choice *out, int most);
+
 /* From now on measures every operation, starting from zero; or ends it. Results are not affected.
  * FR_ENOMEM. */
 fr_status fr_engine_profile(fr_engine *e, bool on, fr_err *err);

@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "cpu/topology.h"
+#include "engine/engine_internal.h"
 
 /* A line of the file: version, key, counts. */
 #define LINE       "ferry-threads 1 %016" PRIx64 " %d %d\n"
@@ -172,4 +173,12 @@ fr_status engine_thread_counts(const fr_model *m, const fr_cpu_config *cfg, cons
     }
     fr_buf_free(&rest);
     return st;
+}
+
+int fr_engine_moe_choices(const fr_engine *e, fr_cpu_moe_choice *out, int most)
+{
+    int n = fr_cpu_moe_choices(e->cpu_single, out, most);
+    if (e->cpu_batch != e->cpu_single)
+        n += fr_cpu_moe_choices(e->cpu_batch, out + n, most - n);
+    return n;
 }

@@ -95,10 +95,35 @@ fr_status tool_profile_text(const fr_profile *profile, bool layers, fr_buf *out,
     return FR_OK;
 }
 
+static fr_status choices_text(const fr_engine *e, fr_buf *out, fr_err *err)
+{
+    fr_cpu_moe_choice choices[32];
+    int n = fr_engine_moe_choices(e, choices, 32);
+    for (int i = 0; i < n; i++) {
+        const fr_cpu_moe_choice *c = &choices[i];
+        char tokens[48];
+        snprintf(tokens, sizeof tokens,
+                 c->tokens_to == INT64_MAX ? "%lld and more" : "%lld to %lld",
+                 (long long)c->tokens_from, (long long)c->tokens_to);
+        FR_TRY(fr_buf_printf(
+            out, err, "experts (%lld x %lld, %lld of %lld) for %s tokens: ", (long long)c->n_ff,
+            (long long)c->n_embd, (long long)c->n_used, (long long)c->n_experts, tokens));
+        if (c->up && c->down)
+            FR_TRY(fr_buf_printf(out, err,
+                                 "gate/up by %s (%.2f x claimed tiles), down by %s (%.2f x)\n",
+                                 c->up, c->up_gain, c->down, c->down_gain));
+        else
+            FR_TRY(fr_buf_puts(out, "how they are dealt out is still being measured\n", err));
+    }
+    return FR_OK;
+}
+
 fr_status tool_print_profile(const fr_engine *e, fr_err *err)
 {
     fr_buf text = {0};
     fr_status st = tool_profile_text(fr_engine_profiled(e), true, &text, err);
+    if (st == FR_OK)
+        st = choices_text(e, &text, err);
     if (st == FR_OK && text.n > 0)
         fprintf(stderr, "\n%s", text.p);
     fr_buf_free(&text);
