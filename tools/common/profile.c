@@ -102,11 +102,14 @@ static fr_status choices_text(const fr_engine *e, fr_buf *out, fr_err *err)
     for (int i = 0; i < n; i++) {
         const fr_cpu_moe_choice *c = &choices[i];
         char tokens[48];
-        snprintf(tokens, sizeof tokens,
-                 c->tokens_to == INT64_MAX ? "%lld and more" : "%lld to %lld",
-                 (long long)c->tokens_from, (long long)c->tokens_to);
+        const char *form = "%lld to %lld";
+        if (c->tokens_to == INT64_MAX)
+            form = "%lld and more";
+        else if (c->tokens_to == c->tokens_from)
+            form = "%lld";
+        snprintf(tokens, sizeof tokens, form, (long long)c->tokens_from, (long long)c->tokens_to);
         FR_TRY(fr_buf_printf(
-            out, err, "experts (%lld x %lld, %lld of %lld) for %s tokens: ", (long long)c->n_ff,
+            out, err, "experts (%lld x %lld, %lld of %lld) for batches of %s: ", (long long)c->n_ff,
             (long long)c->n_embd, (long long)c->n_used, (long long)c->n_experts, tokens));
         if (c->up && c->down)
             FR_TRY(fr_buf_printf(out, err,
