@@ -1,8 +1,11 @@
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "planner/solver_prices.h"
+#include "planner/solver_runs.h"
 #include "planner/solver_search.h"
+#include "planner/solver_spread.h"
 
 enum {
     FINALISTS = 4,
@@ -257,13 +260,62 @@ static bool solve_smaller(solver *v, const fr_problem *p)
     return any;
 }
 
+/* ---- families of placements -------------------------------------------------------------------
+ *
+ * Where they are as good as the search: this must not depend on budgets. */
+
+enum { FAMILY_GPUS = 4, LAYERS_PER_GPU = 6, MIN_BATCH = 128, MOST_CLASSES = 8 };
+
+static bool has_families(const fr_problem *p, const plan_tables *t)
+{
+    int order[FR_MAX_GPUS], n = plan_gpu_order(p, order);
+    if (n == 0 || n > FAMILY_GPUS || p->m->hp.n_layer < (int64_t)LAYERS_PER_GPU * n ||
+        p->o->n_ubatch < MIN_BATCH)
+        return false;
+    int n_classes = 0;
+    for (int il = 0; il < t->n_layer; il++)
+        n_classes += t->twin[il] == il;
+    if (n_classes > MOST_CLASSES)
+        return false;
+    for (int k = 1; k < n; k++) {
+        const fr_gpu_hw *a = &p->hw->gpus[order[0] - 1], *b = &p->hw->gpus[order[k] - 1];
+        if (a->device == b->device || a->bandwidth != b->bandwidth || a->f16_ops != b->f16_ops ||
+            a->int8_ops != b->int8_ops || a->h2d != b->h2d || a->d2h != b->d2h)
+            return false;
+    }
+    return true;
+}
+
+/* The best of the families in v->best; *found: there is one, and no baseline is better. */
+static fr_status solve_families(solver *v, fr_arena *arena, bool *found, fr_err *err)
+{
+    bool spread;
+    FR_TRY(plan_runs_solve(&v->t, &v->s, arena, found, err));
+    if (*found)
+        plan_state_copy(&v->best, &v->s);
+    FR_TRY(
+        plan_spread_solve(&v->t, *found ? v->best.seconds : INFINITY, &v->s, arena, &spread, err));
+    if (spread)
+        plan_state_copy(&v->best, &v->s);
+    *found = *found || spread;
+    for (int k = 0; *found && k < PLAN_BASELINES; k++) {
+        plan_state_baseline(&v->s, (plan_baseline)k);
+        if (plan_state_excess(&v->s) == 0 && is_better(&v->s, &v->best))
+            *found = v->s.seconds > v->best.seconds * (1 - PLAN_FINAL_GAIN);
+    }
+    return FR_OK;
+}
+
 fr_status plan_solve(const fr_problem *p, fr_arena *arena, fr_solution *out, fr_err *err)
 {
     solver *v = FR_ARENA_NEW(solver, arena, 1, err);
     if (!v)
         return FR_ENOMEM;
     FR_TRY(solver_init(v, p, arena, err));
-    if (!solve_smaller(v, p))
+    bool found = false;
+    if (has_families(p, &v->t))
+        FR_TRY(solve_families(v, arena, &found, err));
+    if (!found && !solve_smaller(v, p))
         plan_state_copy(&v->best, &v->finalists[solve_for(v, p->room)]);
     if (plan_state_excess(&v->best) > 0)
         return too_small(p, &v->best, err);

@@ -1,7 +1,13 @@
 /* The solver: fills what the rules leave open, within hard budgets, so that plan_objective is
  * least.
  *
- * Method. Every free item begins in RAM. Several starts put parts on GPUs: packed into each GPU
+ * Two methods. For up to four alike GPUs and as many layers as real models have (has_families in
+ * solver.c, which asks nothing about budgets), the best of two families of placements is found
+ * exactly (solver_runs.h, solver_spread.h). What is in them does not depend on budgets, so more
+ * VRAM never gives a slower one. Where none of them fits, or a baseline is better, and for all
+ * other machines, there is a search.
+ *
+ * The search. Every free item begins in RAM. Several starts put parts on GPUs: packed into each GPU
  * first, in turn; in proportion to room; at prices for bytes (solver_prices.h); as the baselines
  * do. From each, experts move to GPUs by gain per byte; from the best few, single moves, exchanges
  * and spreads are taken while the objective falls. The best is then shaken some hundred times, and
@@ -9,12 +15,9 @@
  * counts before seconds, so that a start may be over budget and the result is not. All of it is
  * deterministic, and counted in steps, not in time.
  *
- * It is a heuristic: on tiny problems it finds the best placement nearly always, on mixed machines
- * it may miss it by tenths of a percent, and then a larger machine can predict slower by as much.
- * (Candidates from machines rounded down to a ladder of budgets were tried against that: they cost
- * more time than as good a search, and the gap stayed.) Where alike GPUs have room for everything,
- * a larger machine has the plans of the smaller ones among its own. With real models on alike GPUs
- * more VRAM has been slower by 6e-5 at most (test_solver --sweep, which allows 1e-3). */
+ * The search is a heuristic: on tiny problems it finds the best placement nearly always, on mixed
+ * machines it may miss it by tenths of a percent, and then a larger machine can predict slower by
+ * as much. */
 #ifndef FR_PLANNER_SOLVER_H
 #define FR_PLANNER_SOLVER_H
 

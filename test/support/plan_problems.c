@@ -308,6 +308,46 @@ void problem_tiny(plan_problem *q, uint64_t seed)
     random_problem(q, seed, true);
 }
 
+/* Rules of the kinds that plans have: experts bound to the GPUs, slices and whole parts settled. */
+static void plain_rules(plan_problem *q, uint64_t *r)
+{
+    int n_devices = 1 + q->hw.n_gpus, share = (int)pick(r, 3) * 2;
+    for (int i = 0; i < q->p.n_items; i++) {
+        fr_item *it = &q->items[i];
+        int d = (int)pick(r, n_devices);
+        if (it->kind != FR_ITEM_EXPERTS || pick(r, 100) >= share)
+            continue;
+        if (pick(r, 3) == 0) {
+            it->fixed_bytes[d] = it->bytes / 3;
+            it->bytes -= it->fixed_bytes[d];
+            it->n_units -= it->n_units / 3;
+        } else if (pick(r, 2) == 0) {
+            it->fixed_bytes[d] = it->bytes;
+            it->bytes = 0;
+            it->fixed_device = d;
+            it->allowed = 1u << d;
+        } else {
+            it->allowed &= ~1u;
+        }
+    }
+}
+
+void problem_alike(plan_problem *q, uint64_t seed)
+{
+    uint64_t rng = seed * 0x9E3779B97F4A7C15ull + 7, *r = &rng;
+    pick(r, 2);
+    problem_shape shape = random_shape(r);
+    fr_hardware hw = problem_machine(1 + (int)pick(r, 4), 0, 0);
+    shape.n_layer = 6 * hw.n_gpus + pick(r, 30);
+    fr_plan_options o = problem_options(256 << pick(r, 8), 128 << pick(r, 6));
+    o.goal = (fr_goal)pick(r, 3);
+    hw.ram_bandwidth = 20e9 + 20e9 * (double)pick(r, 10);
+    problem_make(q, &shape, &hw, &o);
+    plain_rules(q, r);
+    random_rooms(q, r);
+    q->p.room[FR_PLAN_CPU] *= 8;
+}
+
 /* ---- assignment -------------------------------------------------------------------------------
  */
 
