@@ -441,8 +441,12 @@ static fr_status keep_exact(fr_exec *x, const fr_gpu_kv *kv, int d, fr_err *err)
 static fr_status run_attn_cached(fr_exec *x, const fr_node *n, int d, fr_err *err)
 {
     fr_gpu_attn_args a = attn_args(x, d, n->in[0], n->in[1], n->out[0]);
+    const uint64_t *bytes = x->parts.bytes;
+    plan_gpu_part idle = bytes[PLAN_GPU_K] > bytes[PLAN_GPU_MATMUL] ? PLAN_GPU_K : PLAN_GPU_MATMUL;
     a.k = cache_k(x, n->layer, d);
     a.v = cache_v(x, n->layer, d);
+    a.scratch_d = x->gpus[d].part[idle];
+    a.scratch_bytes = bytes[idle];
     FR_TRY(x->gpu->attn(&a, x->gpus[d].s, err));
     FR_TRY(keep_exact(x, &a.k, d, err));
     return keep_exact(x, &a.v, d, err);
