@@ -142,10 +142,11 @@ static void test_choosing(void **state)
     assert_null(cpu_deal_find(&t, &key));
     key.n_ff = 3;
     assert_ptr_equal(cpu_deal_find(&t, &key), &t.shapes[3]);
-    int64_t next = 1, from, to = 0;
-    for (; to < INT64_MAX; next = to + 1) {
+    for (int64_t next = 1, from, to;; next = to + 1) {
         cpu_deal_class(next, &from, &to);
         assert_true(from == next && to >= from);
+        if (to == INT64_MAX)
+            break;
     }
 }
 
