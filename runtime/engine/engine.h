@@ -173,12 +173,8 @@ typedef struct {
     fr_profile_phase phases[2];
 } fr_profile;
 
-/* How the CPU deals out the work of routed experts, as found out so far (fr_cpu_moe_choices), of the
- * threads for single tokens and, where these are others, for batches. */
-int fr_engine_moe_choices(const fr_engine *e, fr_cpu_moe_choice *out, int most);
-
-/* How the CPU deals out the work of routed experts, as found out so far (fr_cpu_moe_choices), of the
- * threads for single tokens and, where these are others, for batches. */
+/* How the CPU deals out the work of routed experts, as found out so far (fr_cpu_moe_choices), of
+ * the threads for single tokens and, where these are others, for batches. */
 int fr_engine_moe_choices(const fr_engine *e, fr_cpu_moe_choice *out, int most);
 
 /* From now on measures every operation, starting from zero; or ends it. Results are not affected.
