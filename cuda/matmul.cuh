@@ -32,6 +32,8 @@ enum {
     MM_THREAD_PAIRS = 4,
     MM_PITCH = 68
 }; /* padded, a multiple of 16 bytes */
+/* On a processor at a time, which leaves a thread 128 registers. */
+enum { MM_BLOCKS = 4 };
 enum { MM_ROW_THREADS = MM_ROWS / MM_THREAD_ROWS };
 
 /* Columns [c0, c0 + MM_COLS) of rows [row0, row0 + MM_ROWS) of the matrix at `mat`, zeros beyond
@@ -186,7 +188,7 @@ __device__ __forceinline__ void store_sums(const MatmulJob &job, const PairList 
 /* Grid: tiles of rows, matrices (one more for pairs of none), tiles of pairs as far as they go.
  * Every sum is one thread's, over ascending columns. */
 template <class F, bool ATOMS>
-__global__ void __launch_bounds__(MM_THREADS) matmul_tiles(MatmulJob job)
+__global__ void __launch_bounds__(MM_THREADS, MM_BLOCKS) matmul_tiles(MatmulJob job)
 {
     FERRY_SHARED(float, ws, [MM_COLS][MM_PITCH]);
     FERRY_SHARED(float, xs, [MM_COLS][MM_PITCH]);
