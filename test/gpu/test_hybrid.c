@@ -9,11 +9,13 @@
 #include "support/run_logits.h"
 #include "support/tiny_models.h"
 
-/* Sanitized builds take many times as long: a selection. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define IS_SANITIZED true
+/* Sanitized builds take many times as long: a selection; race mode a small one. */
+#if defined(__SANITIZE_THREAD__)
+enum { IS_SANITIZED = 1, IS_RACE_MODE = 1 };
+#elif defined(__SANITIZE_ADDRESS__)
+enum { IS_SANITIZED = 1, IS_RACE_MODE = 0 };
 #else
-#define IS_SANITIZED false
+enum { IS_SANITIZED = 0, IS_RACE_MODE = 0 };
 #endif
 
 /* ---- models and shapes -------------------------------------------------------------------------
@@ -276,8 +278,8 @@ static const run_case plain = {TINY_V3, FR_MLA_AUTO, 7, FR_TYPE_F16, 256};
 static void test_shapes(void **state)
 {
     (void)state;
-    for (int i = 0; has_sim() && i < N_SHAPES; i++)
-        for (int k = 0; k < 2; k++) {
+    for (int i = IS_RACE_MODE ? 2 : 0; has_sim() && i < N_SHAPES; i += IS_RACE_MODE ? 6 : 1)
+        for (int k = 0; k < (IS_SANITIZED ? 1 : 2); k++) {
             run_case c = plain;
             c.model = k % 2 == i % 2 ? TINY_V3 : TINY_V2;
             c.n_ubatch = k == 0 ? 512 : 7;
@@ -291,7 +293,7 @@ static void test_models(void **state)
 {
     (void)state;
     static const int chosen[] = {2, 8, 11, 14, 18, 21};
-    for (int m = OTHERS; has_sim() && m < N_MODELS; m++)
+    for (int m = OTHERS; has_sim() && m < N_MODELS && !IS_RACE_MODE; m++)
         for (int i = 0; i < (IS_SANITIZED || models[m].variant.split_kv_b ? 1 : 2); i++) {
             run_case c = plain;
             c.model = m;
@@ -310,7 +312,7 @@ static void test_modes(void **state)
     static const int ubatches[] = {1, 7, 512}, windows[] = {256, 32, 0};
     static const fr_type types[] = {FR_TYPE_F32, FR_TYPE_F16, FR_TYPE_BF16, FR_TYPE_Q8_0};
     static const int chosen[] = {1, 4, 8, 17, 18, 21, 24, 25};
-    int i = 0, step = IS_SANITIZED ? 7 : 1;
+    int i = 0, step = IS_RACE_MODE ? 23 : IS_SANITIZED ? 7 : 1;
     for (int mla = 0; has_sim() && mla <= 3; mla++)
         for (int u = 0; u < 3; u++)
             for (int t = 0; t < 4; t++, i++) {
@@ -332,7 +334,7 @@ static void test_schedules(void **state)
     static const char *const modes[] = {"lazy=1,seed=3",         "eager=1,seed=3", "guard=1,seed=3",
                                         "guard=1,lazy=1,seed=4", "order=1,seed=3", "order=2,seed=3",
                                         "peer=0,seed=3"};
-    int n_seeds = IS_SANITIZED ? 4 : 20;
+    int n_seeds = IS_RACE_MODE ? 1 : IS_SANITIZED ? 4 : 20;
     char seed[32];
     for (int i = 0; has_sim() && i < n_seeds; i++) {
         run_case c = plain;
@@ -340,7 +342,7 @@ static void test_schedules(void **state)
         snprintf(seed, sizeof seed, "seed=%d", 100 + i);
         check(&c, &shapes[chosen[i % 5]], seed);
     }
-    for (size_t i = 0; has_sim() && i < sizeof modes / sizeof *modes; i++)
+    for (size_t i = 0; has_sim() && i < (IS_RACE_MODE ? 1 : sizeof modes / sizeof *modes); i++)
         for (int k = 0; k < (IS_SANITIZED ? 1 : 3); k++) {
             run_case c = plain;
             c.n_ubatch = k % 2 ? 7 : 512;
