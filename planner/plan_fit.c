@@ -90,7 +90,7 @@ static void spare_dense(plan_draft *d)
     for (int g = 0; g < d->n_gpus; g++) {
         uint64_t *bytes = &d->devices[d->gpus[g]].staging;
         *bytes -= (uint64_t)((double)*bytes * part);
-        *bytes = *bytes >= one ? *bytes / FR_MEM_ALIGN * FR_MEM_ALIGN : 0;
+        *bytes = *bytes >= one ? *bytes / PLAN_WEIGHT_ALIGN * PLAN_WEIGHT_ALIGN : 0;
     }
 }
 
