@@ -120,7 +120,7 @@ static void no_devices(cudaError_t e, fr_err *why)
     if (driver == 0)
         fr_fail(why, FR_ENOTFOUND, "GPUs: found none (no driver), expected a CUDA device");
     else if (e == cudaErrorInsufficientDriver)
-        fr_fail(why, FR_ENOTFOUND,
+        fr_fail(why, FR_EUNSUPPORTED,
                 "GPUs: found none (a driver for CUDA %d.%d), expected one for CUDA %d.%d or later; "
                 "update the driver",
                 driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);

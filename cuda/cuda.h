@@ -196,7 +196,7 @@ typedef struct {
     const char *name; /* "cuda", "sim" */
 
     /* Devices. device_count never fails: without a driver or a device it is 0 and, when asked,
-     * *why says so in one line. */
+     * *why says so in one line: FR_EUNSUPPORTED for a driver that is too old, else FR_ENOTFOUND. */
     int (*device_count)(fr_err *why);
     fr_status (*device_info)(int device, fr_gpu_info *out, fr_err *err);
     fr_status (*device_wait)(int device, fr_err *err);

@@ -70,8 +70,10 @@ fr_status fr_engine_probe_gpus(const fr_gpu *gpu, fr_hardware *hw, fr_err *err)
 {
     fr_err why = {.text = ""};
     int n = gpu ? gpu->device_count(&why) : 0;
-    if (gpu && n == 0)
-        fr_log_info("%s", why.text);
+    if (why.code == FR_EUNSUPPORTED)
+        fr_log_warn("%s", why.text);
+    else if (gpu && n == 0) /* most machines without a driver have no GPU: nothing to tell */
+        fr_log_debug("%s", why.text);
     for (int i = 0; i < n; i++) {
         fr_gpu_info info;
         FR_TRY(gpu->device_info(i, &info, err));

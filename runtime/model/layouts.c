@@ -75,6 +75,8 @@ void fr_model_set_layouts(fr_model *m, bool fastest)
             continue;
         if (fr_model_layout_possible(m, i, best))
             set_layout(w, best);
+        else if (fr_model_layout_possible(m, i, FR_LAYOUT_INTERLEAVED)) /* smaller groups */
+            set_layout(w, FR_LAYOUT_INTERLEAVED);
         const fr_type_info *t = fr_type_get(s->type);
         if (s->layout == FR_LAYOUT_PLAIN && t->weights > 1 && t->group > 0 && n_plain++ == 0)
             first = i;

@@ -87,7 +87,7 @@ static void what_cannot_be_used(void **state)
     assert_string_equal(lines, "GPUs: found none (a driver for CUDA 11.8), expected one for CUDA "
                                "13.0 or later; update the driver\n");
     assert_int_equal(probe("driver=0").n_gpus, 0);
-    assert_string_equal(lines, "GPUs: found none (no driver), expected a CUDA device\n");
+    assert_string_equal(lines, ""); /* most such machines have no GPU */
     assert_int_equal(probe("devices=17,mb=1").n_gpus, FR_MAX_GPUS);
     assert_non_null(strstr(lines, "GPU 16 (Simulated GPU 16): not used: expected 16 GPUs at most"));
     fr_hardware hw = probe("devices=1,mb=32");
