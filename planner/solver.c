@@ -143,7 +143,7 @@ static fr_status too_small(const fr_problem *p, const plan_state *s, fr_err *err
 typedef struct {
     fr_problem p; /* with the rooms that are solved for */
     plan_tables t;
-    plan_state s, finalists[FINALISTS], best;
+    plan_state s, finalists[FINALISTS], best, family;
     plan_search x;
     plan_prices prices;
 } solver;
@@ -154,6 +154,7 @@ static fr_status solver_init(solver *v, const fr_problem *p, fr_arena *arena, fr
     FR_TRY(plan_tables_init(&v->t, &v->p, arena, err));
     FR_TRY(plan_state_init(&v->s, &v->t, arena, err));
     FR_TRY(plan_state_init(&v->best, &v->t, arena, err));
+    FR_TRY(plan_state_init(&v->family, &v->t, arena, err));
     for (int k = 0; k < FINALISTS; k++)
         FR_TRY(plan_state_init(&v->finalists[k], &v->t, arena, err));
     FR_TRY(plan_search_init(&v->x, &v->s, arena, err));
@@ -260,17 +261,26 @@ static bool solve_smaller(solver *v, const fr_problem *p)
     return any;
 }
 
+static void solve_by_search(solver *v, const fr_problem *p)
+{
+    if (!solve_smaller(v, p))
+        plan_state_copy(&v->best, &v->finalists[solve_for(v, p->room)]);
+}
+
 /* ---- families of placements -------------------------------------------------------------------
  *
- * Where they are as good as the search: this must not depend on budgets. */
+ * Where they nearly always are as good as the search: this must not depend on budgets. Where GPUs
+ * of unequal room just hold everything they may not be; nobody shall have the slower plan for a
+ * promise about larger machines, so what the search finds counts where it is better by much. */
 
 enum { FAMILY_GPUS = 4, LAYERS_PER_GPU = 6, MIN_BATCH = 128, MOST_CLASSES = 8 };
+static const double MUCH = 0.01; /* of the objective */
 
 static bool has_families(const fr_problem *p, const plan_tables *t)
 {
     int order[FR_MAX_GPUS], n = plan_gpu_order(p, order);
     if (n == 0 || n > FAMILY_GPUS || p->m->hp.n_layer < (int64_t)LAYERS_PER_GPU * n ||
-        p->o->n_ubatch < MIN_BATCH)
+        p->o->n_ubatch < MIN_BATCH || t->goal.machine.has_twins)
         return false;
     int n_classes = 0;
     for (int il = 0; il < t->n_layer; il++)
@@ -279,29 +289,29 @@ static bool has_families(const fr_problem *p, const plan_tables *t)
         return false;
     for (int k = 1; k < n; k++) {
         const fr_gpu_hw *a = &p->hw->gpus[order[0] - 1], *b = &p->hw->gpus[order[k] - 1];
-        if (a->device == b->device || a->bandwidth != b->bandwidth || a->f16_ops != b->f16_ops ||
+        if (a->bandwidth != b->bandwidth || a->f16_ops != b->f16_ops ||
             a->int8_ops != b->int8_ops || a->h2d != b->h2d || a->d2h != b->d2h)
             return false;
     }
     return true;
 }
 
-/* The best of the families in v->best; *found: there is one, and no baseline is better. */
+/* The best of the families in v->family; *found: there is one, and no baseline is better. */
 static fr_status solve_families(solver *v, fr_arena *arena, bool *found, fr_err *err)
 {
     bool spread;
     FR_TRY(plan_runs_solve(&v->t, &v->s, arena, found, err));
     if (*found)
-        plan_state_copy(&v->best, &v->s);
-    FR_TRY(
-        plan_spread_solve(&v->t, *found ? v->best.seconds : INFINITY, &v->s, arena, &spread, err));
+        plan_state_copy(&v->family, &v->s);
+    double less = *found ? v->family.seconds : INFINITY;
+    FR_TRY(plan_spread_solve(&v->t, less, &v->s, arena, &spread, err));
     if (spread)
-        plan_state_copy(&v->best, &v->s);
+        plan_state_copy(&v->family, &v->s);
     *found = *found || spread;
     for (int k = 0; *found && k < PLAN_BASELINES; k++) {
         plan_state_baseline(&v->s, (plan_baseline)k);
-        if (plan_state_excess(&v->s) == 0 && is_better(&v->s, &v->best))
-            *found = v->s.seconds > v->best.seconds * (1 - PLAN_FINAL_GAIN);
+        if (plan_state_excess(&v->s) == 0 && is_better(&v->s, &v->family))
+            *found = v->s.seconds > v->family.seconds * (1 - PLAN_FINAL_GAIN);
     }
     return FR_OK;
 }
@@ -315,8 +325,10 @@ fr_status plan_solve(const fr_problem *p, fr_arena *arena, fr_solution *out, fr_
     bool found = false;
     if (has_families(p, &v->t))
         FR_TRY(solve_families(v, arena, &found, err));
-    if (!found && !solve_smaller(v, p))
-        plan_state_copy(&v->best, &v->finalists[solve_for(v, p->room)]);
+    solve_by_search(v, p);
+    if (found &&
+        (plan_state_excess(&v->best) > 0 || v->best.seconds > v->family.seconds * (1 - MUCH)))
+        plan_state_copy(&v->best, &v->family);
     if (plan_state_excess(&v->best) > 0)
         return too_small(p, &v->best, err);
     plan_state_recount(&v->best);

@@ -4,8 +4,8 @@
  * Two methods. For up to four alike GPUs and as many layers as real models have (has_families in
  * solver.c, which asks nothing about budgets), the best of two families of placements is found
  * exactly (solver_runs.h, solver_spread.h). What is in them does not depend on budgets, so more
- * VRAM never gives a slower one. Where none of them fits, or a baseline is better, and for all
- * other machines, there is a search.
+ * VRAM never gives a slower one. Where none of them fits, where a baseline is better or the search
+ * by more than 1 %, and for all other machines, the search has the word.
  *
  * The search. Every free item begins in RAM. Several starts put parts on GPUs: packed into each GPU
  * first, in turn; in proportion to room; at prices for bytes (solver_prices.h); as the baselines

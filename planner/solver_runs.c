@@ -7,7 +7,7 @@
 #include "planner/solver_paths.h"
 
 enum {
-    MOST_GPUS = 8,     /* more of them are not looked at: 2^n sets */
+    MOST_GPUS = 4,     /* more of them are not looked at */
     SPLITS = 8,        /* places where a run's experts may change from one GPU to the other */
     MOST_LAYERS = 256, /* more are not looked at: n^2 runs */
     VARIANTS = 3       /* of a run: output elsewhere, on dense, on home */
@@ -15,7 +15,7 @@ enum {
 
 /* In how many parts a layer's experts are cut that are carried over, by the kinds of GPUs: the more
  * kinds, the more there is to try. */
-static const int PARTS[MOST_GPUS + 1] = {1, 4, 4, 3, 3, 2, 2, 1, 1};
+static const int PARTS[MOST_GPUS + 1] = {1, 4, 4, 3, 3};
 
 /* GPUs that are equal in all that matters. */
 typedef struct {
@@ -197,9 +197,6 @@ static double fill(filling *f)
     }
     return seconds;
 }
-
-/* ---- one run ----------------------------------------------------------------------------------
- */
 
 /* Layers [from, to) on a station: bytes that they need whatever the filling, and seconds. */
 static double unfilled(const station *st, int from, int to, uint64_t *need)
@@ -594,16 +591,14 @@ static bool has_fixed(const fr_problem *p, int d)
     return false;
 }
 
+/* GPUs of one speed (plan_runs_solve is asked for no others) that are equal in all else. */
 static bool are_alike(const runs *r, int a, int b)
 {
     const fr_problem *p = r->t->p;
-    const fr_gpu_hw *x = &p->hw->gpus[a - 1], *y = &p->hw->gpus[b - 1];
     for (int i = 0; i < p->n_items; i++)
         if ((p->items[i].allowed >> a & 1) != (p->items[i].allowed >> b & 1))
             return false;
-    return !r->t->goal.machine.has_twins && r->left[a] == r->left[b] &&
-           x->bandwidth == y->bandwidth && x->f16_ops == y->f16_ops && x->int8_ops == y->int8_ops &&
-           x->h2d == y->h2d && x->d2h == y->d2h && !has_fixed(p, a) && !has_fixed(p, b);
+    return r->left[a] == r->left[b] && !has_fixed(p, a) && !has_fixed(p, b);
 }
 
 static void find_kinds(runs *r, const int *order, int n)
@@ -770,9 +765,6 @@ static fr_status runs_init(runs *r, const int *order, int n, fr_arena *arena, fr
     FR_TRY(plan_classes_init(&r->classes, r->t, arena, err));
     return make_tables(r, arena, err);
 }
-
-/* ---- solving ----------------------------------------------------------------------------------
- */
 
 static bool output_may_be(const plan_tables *t, int d)
 {

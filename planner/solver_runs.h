@@ -15,7 +15,8 @@
 
 #include "planner/solver_state.h"
 
-/* Puts the best one into *s, which the tables t belong to. *found: within the rooms there is one,
+/* For GPUs of one speed, each a device of its own. Puts the best one into *s, which the tables t
+ * belong to. *found: within the rooms there is one,
  * those of the RAM included. */
 fr_status plan_runs_solve(const plan_tables *t, plan_state *s, fr_arena *arena, bool *found,
                           fr_err *err);

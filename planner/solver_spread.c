@@ -7,19 +7,19 @@
 #include "planner/solver_paths.h"
 
 enum {
-    MOST_GPUS = 8,
+    MOST_GPUS = 4, /* all sets of them are tried */
     MOST_LAYERS = 256,
-    FEW_GPUS = 4 /* of so many, all sets are tried; of more the fastest 2, 3, ... */
+    LEADS = 8 /* parts of a layer's experts beside its dense part: the even one, some of these */
 };
 
 /* A step: layers of a class from n_from to n_to units on the GPUs, one layer after another. */
 typedef plan_path_piece step;
 
 typedef struct {
-    int item;                  /* whose units move, or -1 */
-    int64_t n;                 /* units of it */
-    double *at[MOST_GPUS];     /* [n + 1] seconds with so many on the GPUs, dense part on one */
-    uint64_t bound[MOST_GPUS]; /* bytes of what must be on GPUs */
+    int item;              /* whose units move, or -1 */
+    int64_t n;             /* units of it */
+    double *at[MOST_GPUS]; /* [n + 1] seconds with so many on the GPUs, dense part on one */
+    uint64_t bound[2]; /* bytes of what must be on GPUs, on one: away from the dense part, at it */
 } spread_class;
 
 typedef struct {
@@ -31,28 +31,29 @@ typedef struct {
     const plan_tables *t;
     plan_classes classes;
     int n_layer, n_gpus;
-    int gpu[MOST_GPUS];          /* of the set */
-    double until[MOST_GPUS + 1]; /* parts of the experts on the GPUs before one */
-    uint64_t left[MOST_GPUS];    /* room beside what is fixed */
-    spread_class *of;            /* [n_classes] */
+    int gpu[MOST_GPUS]; /* of the set */
+    double away;        /* part of a layer's experts on each GPU that has not the dense part */
+    uint64_t left[MOST_GPUS]; /* room beside what is fixed */
+    spread_class *of;         /* [n_classes] */
     step *steps;
     int n_steps;
     int64_t *level, *best_level; /* [n_layer] */
-    uint64_t experts[MOST_GPUS]; /* bytes of them at these levels */
+    uint64_t experts[2];         /* bytes of them on a GPU, were all away, at it: at these levels */
     uint64_t *dense;             /* [n_layer + 1] bytes of dense parts before a layer */
+    uint64_t *own;               /* [n_layer + 1] the same, with the experts that go there for it */
     double *seconds[MOST_GPUS];  /* [n_layer + 1] sums before a layer, in a run on that GPU */
     spread_label *labels;        /* [n_layer + 1][n_gpus] */
     uint64_t output_bytes;
+    plan_state trial;
     double best;
     int *best_dense, best_output; /* [n_layer]: number in the set; -1: the CPU */
-    int *shown;                   /* scratch */
 } spread;
 
-/* Units of n that GPU g of the set has. */
-static int64_t units_on(const spread *x, int g, int64_t n)
+/* Units of n on a GPU of the set: on that of the dense part, on each other one. */
+static int64_t units_on(const spread *x, bool home, int64_t n)
 {
-    int64_t to = g + 1 == x->n_gpus ? n : (int64_t)(x->until[g + 1] * (double)n);
-    return to - (int64_t)(x->until[g] * (double)n);
+    int64_t away = (int64_t)(x->away * (double)n + 1e-9);
+    return home ? n - (x->n_gpus - 1) * away : away;
 }
 
 /* ---- a set of GPUs ----------------------------------------------------------------------------
@@ -64,6 +65,19 @@ static bool may_be_on_all(const spread *x, const fr_item *it)
         if (!(it->allowed >> x->gpu[g] & 1))
             return false;
     return true;
+}
+
+/* Adds what must be on the GPUs, with the dense part on the g-th. */
+static void share_bound(const spread *x, int class, int g, double share[FR_PLAN_MAX_DEVICES])
+{
+    const plan_tables *t = x->t;
+    int il = x->classes.layer_of[class];
+    for (int k = 0; k < 2 && t->experts[il][k] >= 0; k++) {
+        int i = t->experts[il][k];
+        const fr_item *it = &t->p->items[i];
+        for (int b = 0; it->fixed_device < 0 && !(it->allowed & 1) && b < x->n_gpus; b++)
+            share[x->gpu[b]] += t->unit_share[i] * (double)units_on(x, b == g, it->n_units);
+    }
 }
 
 /* Puts what does not move where it is; false when a rule is against spreading. */
@@ -92,10 +106,8 @@ static bool settle(spread *x, int class, double share[FR_PLAN_MAX_DEVICES])
     for (int k = 0; k < 2 && t->experts[il][k] >= 0; k++) {
         int i = t->experts[il][k];
         const fr_item *it = &t->p->items[i];
-        for (int g = 0; it->fixed_device < 0 && !(it->allowed & 1) && g < x->n_gpus; g++) {
-            share[x->gpu[g]] += t->unit_share[i] * (double)units_on(x, g, it->n_units);
-            c->bound[g] += plan_item_bytes(it, units_on(x, g, it->n_units));
-        }
+        for (int home = 0; it->fixed_device < 0 && !(it->allowed & 1) && home < 2; home++)
+            c->bound[home] += plan_item_bytes(it, units_on(x, home > 0, it->n_units));
     }
     return true;
 }
@@ -118,37 +130,12 @@ static fr_status fill_class(spread *x, int class, const double share[FR_PLAN_MAX
                     ? 0
                     : share[FR_PLAN_CPU] - unit * (double)n;
             for (int k = 0; k < x->n_gpus; k++)
-                moved[x->gpu[k]] += unit * (double)units_on(x, k, n);
+                moved[x->gpu[k]] += unit * (double)units_on(x, k == g, n);
+            share_bound(x, class, g, moved);
             c->at[g][n] = plan_tables_layer(t, il, plan_dense_of(t, il, x->gpu[g]), moved);
         }
     }
     return FR_OK;
-}
-
-/* Seconds of all experts of a layer on a device, in the objective. */
-static double expert_seconds(const plan_tables *t, int d)
-{
-    double most = 0;
-    for (int il = 0; il < t->n_layer; il++) {
-        double v = 0;
-        for (int k = 0; k < 2; k++)
-            v += t->goal.weights[k] * t->layers[il][k].experts[d];
-        most = v > most ? v : most;
-    }
-    return most;
-}
-
-static void share_out(spread *x)
-{
-    double speed[MOST_GPUS], all = 0;
-    for (int g = 0; g < x->n_gpus; g++) {
-        double v = expert_seconds(x->t, x->gpu[g]);
-        speed[g] = v > 0 ? 1 / v : 1;
-        all += speed[g];
-    }
-    x->until[0] = 0;
-    for (int g = 0; g < x->n_gpus; g++)
-        x->until[g + 1] = x->until[g] + speed[g] / all;
 }
 
 /* The steps of all classes: the hull of the mean over the places of the dense part. */
@@ -186,6 +173,16 @@ static spread_label *label_at(const spread *x, int il, int g)
     return &x->labels[il * x->n_gpus + g];
 }
 
+/* Bytes of a layer's experts on the GPU of its dense part, on each other one. */
+static uint64_t experts_on(const spread *x, int il, bool home)
+{
+    const spread_class *c = &x->of[x->classes.class_of[il]];
+    uint64_t bytes = c->bound[home];
+    if (c->item >= 0)
+        bytes += plan_item_bytes(&x->t->p->items[c->item], units_on(x, home, x->level[il]));
+    return bytes;
+}
+
 /* Sums for the levels as they are; returns the least seconds that any placement takes. */
 static double sum_up(spread *x)
 {
@@ -202,6 +199,8 @@ static double sum_up(spread *x)
                 v += t->hop[plan_dense_of(t, il - 1, d)][plan_dense_of(t, il, d)];
             x->seconds[g][il + 1] = x->seconds[g][il] + v;
         }
+        x->own[il + 1] = x->own[il] + x->dense[il + 1] - x->dense[il] + experts_on(x, il, true) -
+                         experts_on(x, il, false);
         least += low;
     }
     return least;
@@ -215,7 +214,7 @@ static void place_dense(spread *x, int output)
     for (int k = 0; k < (x->n_layer + 1) * x->n_gpus; k++)
         x->labels[k].seconds = INFINITY;
     for (int g = 0; g < x->n_gpus; g++) {
-        uint64_t taken = x->experts[g] + (g == output ? x->output_bytes : 0);
+        uint64_t taken = x->experts[0] + (g == output ? x->output_bytes : 0);
         if (taken > x->left[g])
             return;
         for (int from = 0; from < x->n_layer; from++) {
@@ -236,7 +235,7 @@ static void place_dense(spread *x, int output)
                               [plan_dense_of(t, from, x->gpu[g])];
             for (int to = from + 1; to <= x->n_layer; to++) {
                 double v = way.seconds + x->seconds[g][to] - base;
-                if (x->dense[to] - x->dense[from] > x->left[g] - taken)
+                if (x->own[to] - x->own[from] > x->left[g] - taken)
                     break;
                 if (v < label_at(x, to, g)->seconds)
                     *label_at(x, to, g) = (spread_label){v, from, way.before};
@@ -291,25 +290,24 @@ static void try_levels(spread *x)
 /* ---- levels -----------------------------------------------------------------------------------
  */
 
-static void add_experts(spread *x, int class, int64_t from, int64_t to)
-{
-    const spread_class *c = &x->of[class];
-    for (int g = 0; g < x->n_gpus; g++) {
-        const fr_item *it = &x->t->p->items[c->item];
-        x->experts[g] += plan_item_bytes(it, units_on(x, g, to));
-        x->experts[g] -= plan_item_bytes(it, units_on(x, g, from));
-    }
-}
-
 static bool has_room(const spread *x)
 {
     uint64_t room = 0;
     for (int g = 0; g < x->n_gpus; g++) {
-        if (x->experts[g] > x->left[g])
+        if (x->experts[0] > x->left[g])
             return false;
-        room += x->left[g] - x->experts[g];
+        room += x->left[g] - x->experts[0];
     }
-    return room >= x->dense[x->n_layer];
+    return room >= x->dense[x->n_layer] + x->experts[1] - x->experts[0];
+}
+
+/* Adds a layer's experts, or takes them away. */
+static void count_layer(spread *x, int il, bool add)
+{
+    for (int home = 0; home < 2; home++) {
+        uint64_t bytes = experts_on(x, il, home > 0);
+        x->experts[home] += add ? bytes : -bytes;
+    }
 }
 
 /* All levels in their order, from none on the GPUs to as many as there is room for. */
@@ -318,16 +316,16 @@ static void try_all(spread *x)
     memset(x->level, 0, (size_t)x->n_layer * sizeof *x->level);
     memset(x->experts, 0, sizeof x->experts);
     for (int il = 0; il < x->n_layer; il++)
-        for (int g = 0; g < x->n_gpus; g++)
-            x->experts[g] += x->of[x->classes.class_of[il]].bound[g];
+        count_layer(x, il, true);
     if (has_room(x))
         try_levels(x);
     for (int k = 0; k < x->n_steps; k++)
         for (int il = 0; il < x->n_layer; il++) {
             if (x->classes.class_of[il] != x->steps[k].class)
                 continue;
+            count_layer(x, il, false);
             x->level[il] = x->steps[k].n_to;
-            add_experts(x, x->steps[k].class, x->steps[k].n_from, x->steps[k].n_to);
+            count_layer(x, il, true);
             if (!has_room(x))
                 return;
             try_levels(x);
@@ -350,7 +348,7 @@ static void put_layer(const spread *x, plan_state *s, int il)
         if (t->experts[first][k] == c->item)
             n = x->best_level[il];
         for (int g = 0; g < x->n_gpus; g++)
-            units[x->gpu[g]] = units_on(x, g, n);
+            units[x->gpu[g]] = units_on(x, g == x->best_dense[il], n);
         units[FR_PLAN_CPU] = it->n_units - n;
         plan_state_set(s, t->experts[il][k], units);
     }
@@ -374,17 +372,20 @@ static fr_status spread_init(spread *x, const plan_tables *t, fr_arena *arena, f
 {
     size_t n = (size_t)t->n_layer + 1;
     *x = (spread){.t = t, .n_layer = t->n_layer};
+    FR_TRY(plan_state_init(&x->trial, t, arena, err));
     FR_TRY(plan_classes_init(&x->classes, t, arena, err));
     x->of = FR_ARENA_NEW(spread_class, arena, (size_t)x->classes.n_classes, err);
     x->level = FR_ARENA_NEW(int64_t, arena, n, err);
     x->best_level = FR_ARENA_NEW(int64_t, arena, n, err);
     x->best_dense = FR_ARENA_NEW(int, arena, n, err);
     x->dense = FR_ARENA_NEW(uint64_t, arena, n, err);
+    x->own = FR_ARENA_NEW(uint64_t, arena, n, err);
     x->labels = FR_ARENA_NEW(spread_label, arena, n * MOST_GPUS, err);
     for (int g = 0; g < MOST_GPUS; g++)
         if (!(x->seconds[g] = FR_ARENA_NEW(double, arena, n, err)))
             return FR_ENOMEM;
-    if (!x->of || !x->level || !x->best_level || !x->best_dense || !x->dense || !x->labels)
+    if (!x->of || !x->level || !x->best_level || !x->best_dense || !x->dense || !x->own ||
+        !x->labels)
         return FR_ENOMEM;
     for (int il = 0; il < t->n_layer; il++)
         x->dense[il + 1] = x->dense[il] + plan_dense_bytes(t, il);
@@ -393,11 +394,33 @@ static fr_status spread_init(spread *x, const plan_tables *t, fr_arena *arena, f
     return FR_OK;
 }
 
+/* The best with the set of GPUs, sharing as x->away says. */
+static fr_status try_shares(spread *x, plan_state *s, bool *found, fr_arena *arena, fr_err *err)
+{
+    double share[FR_PLAN_MAX_DEVICES], before = x->best;
+    for (int c = 0; c < x->classes.n_classes; c++) {
+        if (!settle(x, c, share))
+            return FR_OK;
+        FR_TRY(fill_class(x, c, share, arena, err));
+    }
+    FR_TRY(make_steps(x, arena, err));
+    try_all(x);
+    if (x->best < before) {
+        put_all(x, &x->trial);
+        if (plan_state_excess(&x->trial) > 0) { /* of the RAM */
+            x->best = before;
+            return FR_OK;
+        }
+        plan_state_copy(s, &x->trial);
+        *found = true;
+    }
+    return FR_OK;
+}
+
 /* The best with a set of GPUs, bit g for the g-th of `order`. */
 static fr_status try_set(spread *x, const int *order, uint32_t set, plan_state *s, bool *found,
                          fr_arena *arena, fr_err *err)
 {
-    double share[FR_PLAN_MAX_DEVICES], before = x->best;
     x->n_gpus = 0;
     for (int g = 0; g < MOST_GPUS; g++)
         if (set >> g & 1) {
@@ -407,36 +430,19 @@ static fr_status try_set(spread *x, const int *order, uint32_t set, plan_state *
                 x->left[x->n_gpus] -= x->t->p->items[i].fixed_bytes[d];
             x->gpu[x->n_gpus++] = d;
         }
-    share_out(x);
-    for (int c = 0; c < x->classes.n_classes; c++) {
-        if (!settle(x, c, share))
-            return FR_OK;
-        FR_TRY(fill_class(x, c, share, arena, err));
-    }
-    FR_TRY(make_steps(x, arena, err));
-    try_all(x);
-    if (x->best < before) {
-        put_all(x, s);
-        *found = plan_state_excess(s) == 0;
+    x->away = 1.0 / x->n_gpus;
+    FR_TRY(try_shares(x, s, found, arena, err));
+    for (int lead = LEADS / x->n_gpus + 1; lead < LEADS; lead++) {
+        x->away = (double)(LEADS - lead) / (LEADS * (x->n_gpus - 1));
+        FR_TRY(try_shares(x, s, found, arena, err));
     }
     return FR_OK;
-}
-
-/* GPUs by speed, the fastest first; of equal ones the first. */
-static void by_speed(const plan_tables *t, const int *order, int n, int out[MOST_GPUS])
-{
-    for (int i = 0; i < n; i++) {
-        int at = i;
-        for (; at > 0 && expert_seconds(t, order[i]) < expert_seconds(t, order[out[at - 1]]); at--)
-            out[at] = out[at - 1];
-        out[at] = i;
-    }
 }
 
 fr_status plan_spread_solve(const plan_tables *t, double seconds, plan_state *s, fr_arena *arena,
                             bool *found, fr_err *err)
 {
-    int order[FR_MAX_GPUS], fastest[MOST_GPUS], n = plan_gpu_order(t->p, order);
+    int order[FR_MAX_GPUS], n = plan_gpu_order(t->p, order);
     *found = false;
     if (n < 2 || n > MOST_GPUS || t->n_layer == 0 || t->n_layer > MOST_LAYERS)
         return FR_OK;
@@ -445,13 +451,7 @@ fr_status plan_spread_solve(const plan_tables *t, double seconds, plan_state *s,
         return FR_ENOMEM;
     FR_TRY(spread_init(x, t, arena, err));
     x->best = seconds;
-    by_speed(t, order, n, fastest);
-    uint32_t set = 1u << fastest[0];
-    for (int k = 1; k < n && n > FEW_GPUS; k++) {
-        set |= 1u << fastest[k];
-        FR_TRY(try_set(x, order, set, s, found, arena, err));
-    }
-    for (set = 1; n <= FEW_GPUS && set < 1u << n; set++)
+    for (uint32_t set = 1; set < 1u << n; set++)
         if (set & (set - 1))
             FR_TRY(try_set(x, order, set, s, found, arena, err));
     return FR_OK;
