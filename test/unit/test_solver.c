@@ -453,24 +453,31 @@ static void test_too_small(void **state)
 }
 
 /* Every allocation fails once. */
-static void test_out_of_memory(void **state)
+static void check_out_of_memory(plan_problem *q)
 {
-    (void)state;
-    plan_problem q;
     fr_solution s;
-    problem_tiny(&q, 2);
     int n = 0;
     for (fr_status st = FR_ENOMEM; st != FR_OK; n++) {
         fr_arena arena = fr_arena_make(FR_MEM_PLAN);
         fr_mem_fail_at((uint64_t)n + 1, 0);
-        st = plan_solve(&q.p, &arena, &s, &err);
+        st = plan_solve(&q->p, &arena, &s, &err);
         fr_mem_fail_at(0, 0);
         assert_true(st == FR_OK || st == FR_ENOMEM);
         fr_arena_free(&arena);
         assert_true(n < 1000);
     }
     assert_true(n > 1);
-    problem_free(&q);
+    problem_free(q);
+}
+
+static void test_out_of_memory(void **state)
+{
+    (void)state;
+    plan_problem q;
+    problem_tiny(&q, 2);
+    check_out_of_memory(&q);
+    problem_alike(&q, 1); /* 3 GPUs: the families too */
+    check_out_of_memory(&q);
 }
 
 /* ---- bench ------------------------------------------------------------------------------------
