@@ -7,7 +7,9 @@
 #include "model/graph.h"
 #include "planner/plan.h"
 
-enum { PLAN_WEIGHT_ALIGN = 512 }; /* of blocks in a GPU's memory, as drivers count; RAM needs less */
+enum {
+    PLAN_WEIGHT_ALIGN = 512
+}; /* of blocks in a GPU's memory, as drivers count; RAM needs less */
 
 /* Memory of experts [from, to] (all: 0, n_mat - 1) of a weight in a layout, as it is held in
  * memory: row headers included, rounded up to PLAN_WEIGHT_ALIGN; 0 for views of other weights. */
