@@ -3,7 +3,6 @@
  * no GPU gets more than the plan said. */
 #include "testing.h"
 
-#include "base/log.h"
 #include "support/hybrid.h"
 #include "support/models.h"
 #include "support/run_logits.h"
@@ -371,13 +370,6 @@ static void test_real_gpu(void **state)
     report();
 }
 
-static void errors_only(void *user, fr_log_level level, const char *line)
-{
-    (void)user;
-    if (level == FR_LOG_ERROR)
-        fprintf(stderr, "%s\n", line);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -385,6 +377,6 @@ int main(void)
         cmocka_unit_test(test_modes),    cmocka_unit_test(test_schedules),
         cmocka_unit_test(test_real_gpu),
     };
-    fr_log_set_sink(errors_only, NULL);
+    hybrid_log_errors();
     return cmocka_run_group_tests(tests, setup, NULL);
 }

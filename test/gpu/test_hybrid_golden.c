@@ -4,7 +4,6 @@
 
 #include <stdlib.h>
 
-#include "base/log.h"
 #include "support/hybrid.h"
 #include "support/models.h"
 #include "support/run_logits.h"
@@ -105,19 +104,12 @@ static void test_quantized(void **state)
     fr_tokens_free(&ids);
 }
 
-static void errors_only(void *user, fr_log_level level, const char *line)
-{
-    (void)user;
-    if (level == FR_LOG_ERROR)
-        fprintf(stderr, "%s\n", line);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_references),
         cmocka_unit_test(test_quantized),
     };
-    fr_log_set_sink(errors_only, NULL);
+    hybrid_log_errors();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,7 +2,6 @@
  * links at once. The speed of links is a setting, so the figures are the same on any machine. */
 #include "testing.h"
 
-#include "base/log.h"
 #include "support/hybrid.h"
 #include "support/models.h"
 #include "support/run_logits.h"
@@ -81,19 +80,12 @@ static void test_all_links(void **state)
     assert_true(all < 0.5 * one);
 }
 
-static void errors_only(void *user, fr_log_level level, const char *line)
-{
-    (void)user;
-    if (level == FR_LOG_ERROR)
-        fprintf(stderr, "%s\n", line);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_overlap),
         cmocka_unit_test(test_all_links),
     };
-    fr_log_set_sink(errors_only, NULL);
+    hybrid_log_errors();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,7 +1,10 @@
 #include "support/hybrid.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "base/log.h"
 
 static fr_status make_rules(void *user, const fr_model *m, fr_rules **out, fr_err *err)
 {
@@ -108,4 +111,16 @@ out:
     fr_session_close(s);
     fr_engine_close(e);
     return st;
+}
+
+static void errors_only(void *user, fr_log_level level, const char *line)
+{
+    (void)user;
+    if (level == FR_LOG_ERROR)
+        fprintf(stderr, "%s\n", line);
+}
+
+void hybrid_log_errors(void)
+{
+    fr_log_set_sink(errors_only, NULL);
 }

@@ -43,4 +43,7 @@ typedef struct {
 fr_status hybrid_run(const fr_engine_config *cfg, const int32_t *ids, int64_t n,
                      hybrid_outcome *out, uint64_t planned[HYBRID_GPUS], fr_err *err);
 
+/* From now on the log prints errors alone. */
+void hybrid_log_errors(void);
+
 #endif
