@@ -473,21 +473,17 @@ static fr_status run_attn_expand(fr_exec *x, const fr_node *n, int d, fr_err *er
 {
     const fr_hparams *hp = &x->m->hp;
     const exec_gpu *g = &x->gpus[d];
-    int64_t n_pos = x->batch->pos0 + x->batch->n_tokens, heads = hp->n_head, nope = hp->qk_nope;
-    bool whole = n->weight[1] < 0; /* kv_b gives K and V side by side */
-    int64_t k_stride = whole ? nope + hp->v_head : nope, v_stride = whole ? k_stride : hp->v_head;
-    fr_view q = n->in[0];
-    fr_view q_nope = graph_part(q.value, q.at, nope, heads, q.stride);
-    fr_view q_rope = graph_part(q.value, q.at + nope, hp->qk_rope, heads, q.stride);
-    fr_gpu_attn_args a = attn_args(x, d, q_nope, q_rope, n->out[0]);
+    const exec_expanded f = exec_expanded_of(x, n);
+    int64_t n_pos = x->batch->pos0 + x->batch->n_tokens, heads = hp->n_head;
+    fr_gpu_attn_args a = attn_args(x, d, f.q_nope, f.q_rope, n->out[0]);
     fr_gpu_kv cache = cache_k(x, n->layer, d);
     float *latent = floats(g, PLAN_GPU_LATENT), *k = floats(g, PLAN_GPU_K),
-          *v = whole ? k + nope : floats(g, PLAN_GPU_V);
+          *v = f.whole ? k + hp->qk_nope : floats(g, PLAN_GPU_V);
     for (int64_t from = 0; from < n_pos; from += x->parts.chunk) {
         int64_t to = from + x->parts.chunk < n_pos ? from + x->parts.chunk : n_pos;
         FR_TRY(x->gpu->kv_load(&cache, from, to - from, latent, g->s, err));
         FR_TRY(expand(x, d, n->weight[0], to - from, cache.stored, k, err));
-        if (!whole)
+        if (!f.whole)
             FR_TRY(expand(x, d, n->weight[1], to - from, cache.stored, v, err));
         fr_gpu_attn_chunk chunk = {
             .from = from,
@@ -497,11 +493,11 @@ static fr_status run_attn_expand(fr_exec *x, const fr_node *n, int d, fr_err *er
             .k1_d = k,
             .k2_d = latent + hp->kv_lora_rank,
             .v_d = v,
-            .ldk1 = heads * k_stride,
-            .k1_stride = k_stride,
+            .ldk1 = heads * f.k_stride,
+            .k1_stride = f.k_stride,
             .ldk2 = cache.stored,
-            .ldv = heads * v_stride,
-            .v_stride = v_stride,
+            .ldv = heads * f.v_stride,
+            .v_stride = f.v_stride,
             .state_d = floats(g, PLAN_GPU_STATE),
         };
         FR_TRY(x->gpu->attn_expanded(&a, &chunk, g->s, err));

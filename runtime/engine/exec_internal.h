@@ -1,7 +1,7 @@
 /* The executor's state, shared by its files:
  *
  *   exec.c          opening; walking the steps of a batch
- *   exec_cpu.c      nodes on the CPU
+ *   exec_cpu.c      nodes on the CPU (exec_cpu_attn.c, exec_cpu_open.c)
  *   exec_gpus.c     devices: memory, streams, values travelling between them
  *   exec_gpu_ops.c  nodes on a GPU
  *   exec_stream.c   experts in RAM sent to the GPUs that compute them
@@ -123,6 +123,28 @@ static inline float *exec_on_gpu(const fr_exec *x, int device, int value)
     if (value == x->graph->logits)
         return g->logits;
     return (float *)(void *)(g->part[PLAN_GPU_VALUES] + x->at[value]);
+}
+
+/* How an expanding attention reads its query and the K and V rows of a chunk. */
+typedef struct {
+    fr_view q_nope, q_rope;
+    int64_t k_stride, v_stride; /* floats between heads of a row */
+    bool whole;                 /* one matrix, kv_b, gives K and V side by side */
+} exec_expanded;
+
+static inline exec_expanded exec_expanded_of(const fr_exec *x, const fr_node *n)
+{
+    const fr_hparams *hp = &x->m->hp;
+    const int64_t nope = hp->qk_nope, v = hp->v_head;
+    const bool whole = n->weight[1] < 0;
+    const fr_view q = n->in[0];
+    return (exec_expanded){
+        .q_nope = graph_part(q.value, q.at, nope, hp->n_head, q.stride),
+        .q_rope = graph_part(q.value, q.at + nope, hp->qk_rope, hp->n_head, q.stride),
+        .k_stride = whole ? nope + v : nope,
+        .v_stride = whole ? nope + v : v,
+        .whole = whole,
+    };
 }
 
 /* A stack of matrices that all read the same input is one tall matrix. */

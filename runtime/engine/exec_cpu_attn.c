@@ -1,0 +1,149 @@
+/* The KV cache and attention on the CPU. */
+#include "engine/exec_cpu_internal.h"
+
+fr_cpu_kv exec_cpu_cache(const fr_kv_rows *r, uint8_t *base)
+{
+    return (fr_cpu_kv){.type = r->type,
+                       .width = r->width,
+                       .stored = r->stored,
+                       .per_pos = r->per_pos,
+                       .row_bytes = r->row_bytes,
+                       .base = r->width ? base : NULL};
+}
+
+static fr_cpu_kv with_window(const fr_exec *x, fr_cpu_kv rows, float *recent, float *staged)
+{
+    rows.window = rows.base ? x->cfg.kv.window : 0;
+    rows.recent = recent;
+    rows.staged = staged;
+    rows.pos0 = x->batch->pos0;
+    rows.exact_from = x->batch->kv->exact_from;
+    return rows;
+}
+
+static fr_cpu_kv cache_k(const fr_exec *x, int layer)
+{
+    const fr_kv *kv = x->batch->kv;
+    return with_window(x, exec_cpu_cache(&x->cfg.kv.k, fr_kv_k(kv, layer)),
+                       fr_kv_recent_k(kv, layer), x->staged_k);
+}
+
+static fr_cpu_kv cache_v(const fr_exec *x, int layer)
+{
+    const fr_kv *kv = x->batch->kv;
+    return with_window(x, exec_cpu_cache(&x->cfg.kv.v, fr_kv_v(kv, layer)),
+                       fr_kv_recent_v(kv, layer), x->staged_v);
+}
+
+fr_status exec_cpu_kv_store(fr_exec *x, const fr_node *n, fr_err *err)
+{
+    fr_view k = n->in[0], rope = n->in[1], v = n->in[2];
+    fr_cpu_kv_store_args args = {
+        .a = exec_cpu_data(x, k),
+        .lda = exec_ld(x, k),
+        .a_width = k.width,
+        .a_stride = k.stride,
+        .b = exec_cpu_data(x, rope),
+        .ldb = exec_ld(x, rope),
+        .b_width = rope.width,
+        .n_tokens = x->batch->n_tokens,
+        .pos0 = x->batch->pos0,
+        .dst = cache_k(x, n->layer),
+        .scratch = x->kv_row,
+    };
+    if (!fr_cpu_kv_store(x->cpu, &args))
+        return exec_not_finite(n->layer, err);
+    if (v.value >= 0) {
+        args.a = exec_cpu_data(x, v);
+        args.lda = exec_ld(x, v);
+        args.a_width = v.width;
+        args.a_stride = v.stride;
+        args.b_width = 0;
+        args.dst = cache_v(x, n->layer);
+        if (!fr_cpu_kv_store(x->cpu, &args))
+            return exec_not_finite(n->layer, err);
+    }
+    return FR_OK;
+}
+
+/* q1 and q2 are the parts of each head's query that meet k1 and k2. */
+static fr_cpu_attn_args attn_args(const fr_exec *x, fr_view q1, fr_view q2, fr_view o)
+{
+    return (fr_cpu_attn_args){
+        .n_tokens = x->batch->n_tokens,
+        .n_heads = q1.n,
+        .pos0 = x->batch->pos0,
+        .scale = fr_hparams_attn_scale(&x->m->hp),
+        .q1 = exec_cpu_data(x, q1),
+        .ldq1 = exec_ld(x, q1),
+        .q1_stride = q1.stride,
+        .w1 = q1.width,
+        .q2 = q2.value >= 0 ? exec_cpu_data(x, q2) : NULL,
+        .ldq2 = q2.value >= 0 ? exec_ld(x, q2) : 0,
+        .q2_stride = q2.stride,
+        .w2 = q2.value >= 0 ? q2.width : 0,
+        .wv = o.width,
+        .o = exec_cpu_data(x, o),
+        .ldo = exec_ld(x, o),
+        .o_stride = o.stride,
+        .state = x->state,
+    };
+}
+
+fr_status exec_cpu_attn_cached(fr_exec *x, const fr_node *n, fr_err *err)
+{
+    (void)err;
+    fr_cpu_attn_args args = attn_args(x, n->in[0], n->in[1], n->out[0]);
+    fr_cpu_kv k = cache_k(x, n->layer), v = cache_v(x, n->layer);
+    fr_cpu_attn_cached(x->cpu, &args, &k, &v, x->attn);
+    fr_cpu_kv_keep(&k, x->batch->n_tokens);
+    fr_cpu_kv_keep(&v, x->batch->n_tokens);
+    return FR_OK;
+}
+
+/* rows = W latent for the positions of a chunk. */
+static void expand(fr_exec *x, int weight, int64_t n, float *rows)
+{
+    const exec_expand *e = &x->expand;
+    fr_weight w = *exec_cpu_weight(x, weight);
+    w = exec_as_read_by(&w, (fr_view){.n = 1});
+    fr_act act = fr_cpu_act_prepare(x->cpu, fr_cpu_act_type(x->cpu, &w), e->latent,
+                                    x->cfg.kv.k.stored, n, w.cols, e->act);
+    fr_cpu_matmul(x->cpu, &w, &act, n, rows, w.rows);
+}
+
+fr_status exec_cpu_attn_expand(fr_exec *x, const fr_node *n, fr_err *err)
+{
+    (void)err;
+    const fr_hparams *hp = &x->m->hp;
+    const exec_expand *e = &x->expand;
+    const exec_expanded f = exec_expanded_of(x, n);
+    int64_t n_pos = x->batch->pos0 + x->batch->n_tokens, heads = hp->n_head;
+    fr_cpu_attn_args args = attn_args(x, f.q_nope, f.q_rope, n->out[0]);
+    fr_cpu_kv cache = cache_k(x, n->layer);
+    for (int64_t from = 0; from < n_pos; from += e->chunk) {
+        int64_t to = from + e->chunk < n_pos ? from + e->chunk : n_pos;
+        fr_cpu_kv_load(x->cpu, &cache, from, to - from, e->latent);
+        expand(x, n->weight[0], to - from, e->k);
+        if (!f.whole)
+            expand(x, n->weight[1], to - from, e->v);
+        fr_cpu_attn_expanded(x->cpu, &args,
+                             &(fr_cpu_attn_chunk){
+                                 .from = from,
+                                 .to = to,
+                                 .first = from == 0,
+                                 .last = to == n_pos,
+                                 .k1 = e->k,
+                                 .ldk1 = heads * f.k_stride,
+                                 .k1_stride = f.k_stride,
+                                 .k2 = e->latent + hp->kv_lora_rank,
+                                 .ldk2 = cache.stored,
+                                 .v = f.whole ? e->k + hp->qk_nope : e->v,
+                                 .ldv = heads * f.v_stride,
+                                 .v_stride = f.v_stride,
+                             },
+                             x->attn);
+    }
+    fr_cpu_kv_keep(&cache, x->batch->n_tokens);
+    return FR_OK;
+}
