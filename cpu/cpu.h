@@ -16,7 +16,7 @@
 typedef enum {
     FR_ISA_SCALAR, /* the reference kernels */
     FR_ISA_AVX2,   /* AVX2, FMA, F16C */
-    FR_ISA_AVX512, /* AVX-512 F, BW, DQ, VL, VNNI, VBMI, and all of the above */
+    FR_ISA_AVX512, /* AVX-512 F, BW, DQ, VL, VNNI, VBMI, GFNI, and all of the above */
     FR_ISA_AUTO    /* the best tier of this machine */
 } fr_isa;
 

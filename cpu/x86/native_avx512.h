@@ -107,6 +107,7 @@ CPU_INLINE void native_prepare(const fr_act_q8_256 *from, const native_form *f, 
     } else if (f->min) {
         _mm256_storeu_si256((__m256i *)(void *)x->sums, sums);
     }
+    __asm__("" : "+m"(*x)); /* or lanes are taken from registers, by shuffles, not from memory */
 }
 
 /* ---- sums ------------------------------------------------------------------------------------ */
@@ -182,9 +183,12 @@ CPU_INLINE __m512 native_add(__m512 acc, const native_head *h, const native_x *x
 
 /* ---- sixteen rows ---------------------------------------------------------------------------- */
 
+enum { NATIVE_KEPT = 32 }; /* blocks whose activations are prepared once a call: 8192 columns */
+
+/* kept: the blocks' activations, or NULL. */
 CPU_INLINE __m512 native_group(const cpu_dot_args *a, const uint8_t *group, const native_form *f,
-                               const native_tables *t, native_head_fn *head, native_codes_fn *codes,
-                               native_scale_fn *scale)
+                               const native_x *kept, const native_tables *t, native_head_fn *head,
+                               native_codes_fn *codes, native_scale_fn *scale)
 {
     const fr_act_q8_256 *from = a->x[0];
     const uint8_t *p = group + f->meta;
@@ -192,20 +196,21 @@ CPU_INLINE __m512 native_group(const cpu_dot_args *a, const uint8_t *group, cons
     __m512 y = _mm512_setzero_ps();
     for (int64_t i = 0; i < a->cols / 256; i++, p += f->bytes, from++) {
         native_head h;
-        native_x x;
+        native_x room;
+        const native_x *x = kept ? kept + i : &room;
         __m512 part = _mm512_setzero_ps();
         head(p, group, &h);
-        native_prepare(from, f, &x);
-        __asm__("" : "+m"(x)); /* or lanes are taken from registers, by shuffles, not from memory */
+        if (!kept)
+            native_prepare(from, f, &room);
 #pragma GCC unroll 8
         for (int b = 0; b < 8; b++) {
             __m512i w[8];
             const size_t line = lines * (size_t)b / 8, next = lines * (size_t)(b + 1) / 8;
             avx2_ask(p + 64 * line, 64 * (next - line));
             codes(p, b, t, w);
-            part = native_sub_block(part, p, w, &h, t, scale, &x, b, f);
+            part = native_sub_block(part, p, w, &h, t, scale, x, b, f);
         }
-        y = native_add(y, &h, &x, from->d, part, f);
+        y = native_add(y, &h, x, from->d, part, f);
     }
     return y;
 }
@@ -228,13 +233,19 @@ CPU_INLINE void native_dot(const cpu_dot_args *a, const native_form *f, native_t
                            native_head_fn *head, native_codes_fn *codes, native_scale_fn *scale)
 {
     native_tables t;
+    native_x kept[NATIVE_KEPT];
+    const fr_act_q8_256 *from = a->x[0];
     const size_t row_bytes = fr_row_bytes(f->type, FR_LAYOUT_NATIVE, a->cols);
-    tables(&t);
+    const int64_t n_blocks = a->cols / 256;
+    const bool keep = n_blocks <= NATIVE_KEPT;
     avx2_ask_first((const uint8_t *)a->base +
                    (size_t)(a->row_from / NATIVE_ROWS * NATIVE_ROWS) * row_bytes);
+    tables(&t);
+    for (int64_t i = 0; i < n_blocks && keep; i++)
+        native_prepare(from + i, f, &kept[i]);
     for (int64_t r = a->row_from / NATIVE_ROWS * NATIVE_ROWS; r < a->row_to; r += NATIVE_ROWS) {
         const uint8_t *group = (const uint8_t *)a->base + (size_t)r * row_bytes;
-        native_store(a, r, native_group(a, group, f, &t, head, codes, scale));
+        native_store(a, r, native_group(a, group, f, keep ? kept : NULL, &t, head, codes, scale));
     }
 }
 

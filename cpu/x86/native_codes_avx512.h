@@ -183,14 +183,6 @@ CPU_INLINE __m512 lane_scale(__m512i lanes, __m512i table, int i)
     return _mm512_permutexvar_ps(index, _mm512_castsi512_ps(table));
 }
 
-/* 2 * sc + 1 of the bits 7 of a row's four bytes at p. */
-CPU_INLINE __m512 sign_scale(const uint8_t *p)
-{
-    const __m512i weights = _mm512_set1_epi32(0x08040201), half = _mm512_set1_epi32(64);
-    __m512i v = _mm512_dpbusd_epi32(half, masked(load_64(p), 0x80), weights);
-    return _mm512_cvtepi32_ps(_mm512_srli_epi32(v, 6));
-}
-
 /* ---- minima and plain numbers
  * ------------------------------------------------------------------------------ */
 
@@ -552,25 +544,40 @@ N_SCALE(iq3_k)
 
 /* ---- codebooks ------------------------------------------------------------------------------- */
 
-/* 64 bytes out of a table of 256, 512 or 1024: bit 7 of the index and those above it as masks. */
-CPU_INLINE __m512i byte_of_256(const __m512i t[4], __m512i index, __mmask64 bit_7)
+/* Where bits 6 and 7 of 64 indices are set, bit 6, and bit 7; of both. */
+typedef struct {
+    __mmask64 bit_6, bit_7, both;
+} index_masks;
+
+CPU_INLINE index_masks masks_of(__m512i index)
 {
-    __m512i low = _mm512_permutex2var_epi8(t[0], index, t[1]);
-    __m512i high = _mm512_permutex2var_epi8(t[2], index, t[3]);
-    return _mm512_mask_blend_epi8(bit_7, low, high);
+    index_masks m = {_mm512_test_epi8_mask(index, _mm512_set1_epi8(64)), _mm512_movepi8_mask(index),
+                     0};
+    m.both = _kand_mask64(m.bit_6, m.bit_7);
+    return m;
 }
 
-CPU_INLINE __m512i byte_of_512(const __m512i t[8], __m512i index, __mmask64 bit_7, __mmask64 bit_8)
+/* 64 bytes out of a table of 256: every quarter is looked up where it, or none of those that
+ * follow, is meant. */
+CPU_INLINE __m512i byte_of_256(const __m512i t[4], __m512i index, const index_masks *m)
 {
-    return _mm512_mask_blend_epi8(bit_8, byte_of_256(t, index, bit_7),
-                                  byte_of_256(t + 4, index, bit_7));
+    __m512i v = byte_of(t[0], index);
+    v = _mm512_mask_permutexvar_epi8(v, m->bit_6, index, t[1]);
+    v = _mm512_mask_permutexvar_epi8(v, m->bit_7, index, t[2]);
+    return _mm512_mask_permutexvar_epi8(v, m->both, index, t[3]);
 }
 
-CPU_INLINE __m512i byte_of_1024(const __m512i t[16], __m512i index, __mmask64 bit_7,
+CPU_INLINE __m512i byte_of_512(const __m512i t[8], __m512i index, const index_masks *m,
+                               __mmask64 bit_8)
+{
+    return _mm512_mask_blend_epi8(bit_8, byte_of_256(t, index, m), byte_of_256(t + 4, index, m));
+}
+
+CPU_INLINE __m512i byte_of_1024(const __m512i t[16], __m512i index, const index_masks *m,
                                 __mmask64 bit_8, __mmask64 bit_9)
 {
-    return _mm512_mask_blend_epi8(bit_9, byte_of_512(t, index, bit_7, bit_8),
-                                  byte_of_512(t + 8, index, bit_7, bit_8));
+    return _mm512_mask_blend_epi8(bit_9, byte_of_512(t, index, m, bit_8),
+                                  byte_of_512(t + 8, index, m, bit_8));
 }
 
 CPU_INLINE void load_table(const uint8_t *from, const int n, __m512i *t)
@@ -579,16 +586,39 @@ CPU_INLINE void load_table(const uint8_t *from, const int n, __m512i *t)
         t[i] = load_64(from + 64 * i);
 }
 
-/* Bit n of every byte. */
+/* Where bit n of a byte is set. */
 CPU_INLINE __mmask64 bit_mask(__m512i v, const int n)
 {
-    return _mm512_movepi8_mask(left(v, 7 - n));
+    return n == 7 ? _mm512_movepi8_mask(v) : _mm512_test_epi8_mask(v, _mm512_set1_epi8(1 << n));
 }
 
-/* The eight signs of running xors in bits 0..6. */
-CPU_INLINE __m512i signs_of_7(__m512i v)
+/* What every byte becomes when its bit n is the exclusive or of the bits in byte 7 - n of the
+ * matrix. */
+CPU_INLINE __m512i bits_by(const uint64_t matrix, __m512i v)
 {
-    return _mm512_ternarylogic_epi32(v, _mm512_add_epi8(v, v), _mm512_set1_epi8(127), 0x6C);
+    return _mm512_gf2p8affine_epi64_epi8(v, _mm512_set1_epi64((long long)matrix), 0);
+}
+
+/* The bits that sign n is the exclusive or of: itself, or of running xors of seven signs in bits
+ * 0..6; the eighth makes their number even. */
+CPU_INLINE uint64_t sign_bits(const int n, const bool running)
+{
+    return !running ? 1ull << n : n == 0 ? 1 : n == 7 ? 64 : 3ull << (n - 1);
+}
+
+/* Signs n and n + 1 of every byte in bits `to` and to + 1, zeros elsewhere. */
+CPU_INLINE __m512i two_signs(__m512i v, const int n, const int to, const bool running)
+{
+    return bits_by(
+        sign_bits(n, running) << (56 - 8 * to) | sign_bits(n + 1, running) << (48 - 8 * to), v);
+}
+
+/* 2 * sc + 1 of the bits 7 of a row's four bytes at p. */
+CPU_INLINE __m512 sign_scale(const uint8_t *p)
+{
+    const __m512i weights = _mm512_set1_epi32(0x10080402), one = _mm512_set1_epi32(1);
+    return _mm512_cvtepi32_ps(
+        _mm512_dpbusd_epi32(one, bits_by(0x8000000000000000, load_64(p)), weights));
 }
 
 /* iq3: bytes of a level in bits 0..2, its sign in bit 3, the next one's in bit 4, and its level in
@@ -601,11 +631,11 @@ CPU_INLINE void level_tables_3(const int8_t values[16], __m512i t[2])
     t[1] = byte_of(t[0], _mm512_or_si512(masked(right(index, 1), 7), masked(left(index, 3), 8)));
 }
 
-/* Weights 4i + 2j and 4i + 2j + 1 of every group of 8. */
-CPU_INLINE void weights_of_3(__m512i levels, __m512i signs, const int first, const __m512i t[2],
-                             __m512i w[8])
+/* Weights `first` and first + 1 of every group of 8. */
+CPU_INLINE void weights_of_3(__m512i levels, __m512i signs, const int first, const bool running,
+                             const __m512i t[2], __m512i w[8])
 {
-    levels = select_bits(0x18, moved(signs, first, 3), levels);
+    levels = _mm512_or_si512(levels, two_signs(signs, first, 3, running));
     w[first] = byte_of(t[0], levels);
     w[first + 1] = byte_of(t[1], right(levels, 4));
 }
@@ -626,12 +656,12 @@ N_HEAD(iq3_xxs)
 
 N_CODES(iq3_xxs)
 {
-    const __m512i signs = signs_of_7(load_64(p + 32 + 64 * b));
+    const __m512i signs = load_64(p + 32 + 64 * b);
     for (int i = 0; i < 2; i++) {
-        __m512i index = load_64(p + 544 + 128 * b + 64 * i);
-        __mmask64 bit_7 = _mm512_movepi8_mask(index);
+        const __m512i index = load_64(p + 544 + 128 * b + 64 * i);
+        const index_masks m = masks_of(index);
         for (int j = 0; j < 2; j++)
-            weights_of_3(byte_of_256(t->t + 4 * j, index, bit_7), signs, 4 * i + 2 * j, t->t + 8,
+            weights_of_3(byte_of_256(t->t + 4 * j, index, &m), signs, 4 * i + 2 * j, true, t->t + 8,
                          w);
     }
 }
@@ -661,10 +691,11 @@ N_CODES(iq3_s)
 {
     const __m512i signs = load_64(p + 224 + 64 * b), ninth = load_64(p + 96 + 64 * (b / 4));
     for (int i = 0; i < 2; i++) {
-        __m512i index = load_64(p + 736 + 128 * b + 64 * i);
-        __mmask64 bit_7 = _mm512_movepi8_mask(index), bit_8 = bit_mask(ninth, 2 * (b % 4) + i);
+        const __m512i index = load_64(p + 736 + 128 * b + 64 * i);
+        const index_masks m = masks_of(index);
+        const __mmask64 bit_8 = bit_mask(ninth, 2 * (b % 4) + i);
         for (int j = 0; j < 2; j++)
-            weights_of_3(byte_of_512(t->t + 8 * j, index, bit_7, bit_8), signs, 4 * i + 2 * j,
+            weights_of_3(byte_of_512(t->t + 8 * j, index, &m, bit_8), signs, 4 * i + 2 * j, false,
                          t->t + 16, w);
     }
 }
@@ -688,12 +719,13 @@ CPU_INLINE void level_tables_2(__m512i t[2])
 }
 
 /* Weights 4i .. 4i + 3 of every group of 8 from their levels. */
-CPU_INLINE void weights_of_2(__m512i levels, __m512i signs, const int i, const __m512i t[2],
-                             __m512i w[8])
+CPU_INLINE void weights_of_2(__m512i levels, __m512i signs, const int i, const bool running,
+                             const __m512i t[2], __m512i w[8])
 {
     for (int j = 0; j < 2; j++) {
         const int first = 4 * i + 2 * j;
-        __m512i both = select_bits(0x30, moved(signs, first, 4), moved(levels, 4 * j, 0));
+        __m512i both =
+            select_bits(0x30, two_signs(signs, first, 4, running), moved(levels, 4 * j, 0));
         w[first] = byte_of(t[0], both);
         w[first + 1] = byte_of(t[1], both);
     }
@@ -719,10 +751,10 @@ N_HEAD(iq2_xxs)
 
 N_CODES(iq2_xxs)
 {
-    const __m512i signs = signs_of_7(load_64(p + 32 + 64 * b)), index = load_64(p + 544 + 64 * b);
-    const __mmask64 bit_7 = _mm512_movepi8_mask(index);
+    const __m512i signs = load_64(p + 32 + 64 * b), index = load_64(p + 544 + 64 * b);
+    const index_masks m = masks_of(index);
     for (int i = 0; i < 2; i++)
-        weights_of_2(byte_of_256(t->t + 4 * i, index, bit_7), signs, i, t->t + 8, w);
+        weights_of_2(byte_of_256(t->t + 4 * i, index, &m), signs, i, true, t->t + 8, w);
 }
 
 N_SCALE(iq2_xxs)
@@ -749,10 +781,10 @@ N_HEAD(iq2_xs)
 N_CODES(iq2_xs)
 {
     const __m512i high = load_64(p + 672 + 64 * b), index = load_64(p + 160 + 64 * b);
-    const __mmask64 bit_7 = _mm512_movepi8_mask(index), bit_8 = _mm512_movepi8_mask(high);
+    const index_masks m = masks_of(index);
+    const __mmask64 bit_8 = bit_mask(high, 7);
     for (int i = 0; i < 2; i++)
-        weights_of_2(byte_of_512(t->t + 8 * i, index, bit_7, bit_8), signs_of_7(high), i, t->t + 16,
-                     w);
+        weights_of_2(byte_of_512(t->t + 8 * i, index, &m, bit_8), high, i, true, t->t + 16, w);
 }
 
 N_SCALE(iq2_xs)
@@ -776,11 +808,11 @@ N_HEAD(iq2_s)
 N_CODES(iq2_s)
 {
     const __m512i high = load_64(p + 1184 + 64 * (b / 4)), index = load_64(p + 160 + 64 * b);
-    const __mmask64 bit_7 = _mm512_movepi8_mask(index), bit_8 = bit_mask(high, 2 * (b % 4));
-    const __mmask64 bit_9 = bit_mask(high, 2 * (b % 4) + 1);
+    const index_masks m = masks_of(index);
+    const __mmask64 bit_8 = bit_mask(high, 2 * (b % 4)), bit_9 = bit_mask(high, 2 * (b % 4) + 1);
     for (int i = 0; i < 2; i++)
-        weights_of_2(byte_of_1024(t->t + 16 * i, index, bit_7, bit_8, bit_9),
-                     load_64(p + 672 + 64 * b), i, t->t + 32, w);
+        weights_of_2(byte_of_1024(t->t + 16 * i, index, &m, bit_8, bit_9),
+                     load_64(p + 672 + 64 * b), i, false, t->t + 32, w);
 }
 
 N_SCALE(iq2_s)

@@ -34,7 +34,7 @@ function(ferry_isa_flags)
         elseif(src MATCHES "_avx512\\.c$")
             # No vectorizing: GCC 12 turns loops over int8 products wrong with VNNI.
             set_source_files_properties(${src} PROPERTIES COMPILE_OPTIONS
-                "-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx512vnni;-mavx512vbmi;-mavx2;-mfma;-mf16c;-mbmi2;-fno-tree-vectorize")
+                "-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx512vnni;-mavx512vbmi;-mgfni;-mavx2;-mfma;-mf16c;-mbmi2;-fno-tree-vectorize")
         endif()
         # Instrumented, these inlined kernels take the compiler many minutes. Their test puts guard
         # pages round every operand instead.
