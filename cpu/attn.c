@@ -1,7 +1,8 @@
-/* Attention. Queries that meet the same K and V (the heads of a token on the latent cache, the
- * tokens of one head elsewhere) are rows of a small matrix product with a block of positions.
+/* Attention on the cache. Queries that meet the same K and V (the heads of a token on the latent
+ * cache, the tokens of one head elsewhere) are rows of a small matrix product with a block of
+ * positions.
  *
- * From the cache, the positions of a token are cut into spans that depend on its own position only
+ * The positions of a token are cut into spans that depend on its own position only
  * (span_of). Each span has a softmax of its own and all are folded in order, so that threads may
  * share the positions of one token without showing in the result. */
 #include <math.h>
@@ -14,7 +15,6 @@
 enum {
     MAX_SPANS = 32,       /* of a token */
     MIN_SPAN = 64,        /* positions */
-    CHUNK_ROWS = 128,     /* tokens that share a packed block of an expanded chunk */
     ITEMS_PER_THREAD = 4, /* parts of the work, so that a late thread holds up nobody */
 };
 
@@ -52,11 +52,6 @@ static layout cached_layout(const fr_cpu_attn_args *a, const fr_cpu_kv *k, const
     return make_layout(a->w1 + a->w2, a->wv, k->stored, v->base ? v->stored : 0, ATTN_ROWS);
 }
 
-static layout chunk_layout(const fr_cpu_attn_args *a)
-{
-    return make_layout(a->w1 + a->w2, a->wv, a->w1 + a->w2, a->wv, CHUNK_ROWS);
-}
-
 static size_t part_floats(const layout *l)
 {
     return (size_t)l->wv + ATTN_LANES; /* sums, then the state */
@@ -68,11 +63,6 @@ size_t fr_cpu_attn_cached_bytes(const fr_cpu *cpu, const fr_cpu_attn_args *a, co
     layout l = cached_layout(a, k, v);
     size_t parts = (size_t)a->n_heads * MAX_SPANS * part_floats(&l);
     return (l.n * (size_t)fr_cpu_n_threads(cpu) + parts) * sizeof(float);
-}
-
-size_t fr_cpu_attn_expanded_bytes(const fr_cpu *cpu, const fr_cpu_attn_args *a)
-{
-    return chunk_layout(a).n * (size_t)fr_cpu_n_threads(cpu) * sizeof(float);
 }
 
 /* ---- rows of queries
@@ -350,136 +340,4 @@ void fr_cpu_attn_cached(fr_cpu *cpu, const fr_cpu_attn_args *a, const fr_cpu_kv 
     }
     for (int64_t t = 0; t < a->n_tokens; t++)
         run_token(&j, t);
-}
-
-/* ---- from expanded chunks
- * --------------------------------------------------------------------------------- */
-
-typedef struct {
-    const attn_kernels *kernels;
-    const fr_cpu_attn_args *args;
-    const fr_cpu_attn_chunk *chunk;
-    layout l;
-    float *rooms;
-    int64_t tokens, n_items;
-    _Atomic int64_t next;
-} expanded_job;
-
-/* Takes the tokens' sums up, from the last chunk. */
-static void resume(const expanded_job *j, const rowset *s, float *room)
-{
-    const fr_cpu_attn_args *a = j->args;
-    const layout *l = &j->l;
-    start(room + l->state, room + l->acc, s->t1 - s->t0, l->wv);
-    for (int64_t t = s->t0; !j->chunk->first && t < s->t1; t++) {
-        memcpy(room + l->state + (t - s->t0) * 2, a->state + (t * a->n_heads + s->h0) * 2,
-               2 * sizeof(float));
-        memcpy(room + l->acc + (t - s->t0) * l->wv, a->o + t * a->ldo + s->h0 * a->o_stride,
-               (size_t)a->wv * sizeof(float));
-    }
-}
-
-static void put_down(const expanded_job *j, const rowset *s, const float *room)
-{
-    const fr_cpu_attn_args *a = j->args;
-    for (int64_t t = s->t0; t < s->t1; t++) {
-        const float *state = room + j->l.state + (t - s->t0) * 2;
-        const float *acc = room + j->l.acc + (t - s->t0) * j->l.wv;
-        if (j->chunk->last) {
-            finish(a, t, s->h0, state, acc);
-            continue;
-        }
-        memcpy(a->state + (t * a->n_heads + s->h0) * 2, state, 2 * sizeof *state);
-        memcpy(a->o + t * a->ldo + s->h0 * a->o_stride, acc, (size_t)a->wv * sizeof *acc);
-    }
-}
-
-/* Rows of one head lie far apart, at distances that share few cache sets: side by side they are
- * read at full speed by all tokens. */
-static void pack_block(const expanded_job *j, int64_t p, int64_t n, int64_t h, float *room)
-{
-    const fr_cpu_attn_args *a = j->args;
-    const fr_cpu_attn_chunk *c = j->chunk;
-    const layout *l = &j->l;
-    int64_t w = a->w1 + a->w2, at = p - c->from;
-    float *k = room + l->k, *v = room + l->v;
-    for (int64_t i = 0; i < n; i++, k += l->ldk, v += l->ldv) {
-        memcpy(k, c->k1 + (at + i) * c->ldk1 + h * c->k1_stride, (size_t)a->w1 * sizeof *k);
-        memcpy(k + a->w1, c->k2 + (at + i) * c->ldk2, (size_t)a->w2 * sizeof *k);
-        memset(k + w, 0, (size_t)(l->ldk - w) * sizeof *k);
-        memcpy(v, c->v + (at + i) * c->ldv + h * c->v_stride, (size_t)a->wv * sizeof *v);
-        memset(v + a->wv, 0, (size_t)(l->ldv - a->wv) * sizeof *v);
-    }
-}
-
-/* The packed block at p for tokens [t0, t1), those of them that see it. */
-static void add_packed(const expanded_job *j, const rowset *s, int64_t t0, int64_t t1, int64_t p,
-                       int64_t n, float *room)
-{
-    const fr_cpu_attn_args *a = j->args;
-    const layout *l = &j->l;
-    if (t0 < p - a->pos0)
-        t0 = p - a->pos0;
-    if (t0 >= t1)
-        return;
-    int32_t seen[ATTN_ROWS];
-    for (int64_t t = t0; t < t1; t++)
-        seen[t - t0] = (int32_t)min_i64(a->pos0 + t + 1 - p, n);
-    attn_block b = {.q = room + l->q + (t0 - s->t0) * l->w,
-                    .n_rows = t1 - t0,
-                    .w = l->w,
-                    .k = room + l->k,
-                    .v = room + l->v,
-                    .ldk = l->ldk,
-                    .ldv = l->ldv,
-                    .n = min_i64(a->pos0 + t1 - p, n),
-                    .wv = l->wv,
-                    .seen = seen,
-                    .scale = a->scale,
-                    .state = room + l->state + (t0 - s->t0) * 2,
-                    .acc = room + l->acc + (t0 - s->t0) * l->wv};
-    j->kernels->add_block(&b);
-}
-
-static void attend_chunk(const expanded_job *j, const rowset *s, float *room)
-{
-    int64_t end = min_i64(j->chunk->to, j->args->pos0 + s->t1);
-    load_queries(j->args, &j->l, s, room + j->l.q);
-    resume(j, s, room);
-    for (int64_t p = j->chunk->from; p < end; p += FR_ATTN_BLOCK) {
-        int64_t n = min_i64(end - p, FR_ATTN_BLOCK);
-        pack_block(j, p, n, s->h0, room);
-        for (int64_t t = s->t0; t < s->t1; t += ATTN_ROWS)
-            add_packed(j, s, t, min_i64(t + ATTN_ROWS, s->t1), p, n, room);
-    }
-    put_down(j, s, room);
-}
-
-/* The last tokens have the most work and come first. */
-static void expanded_thread(void *arg, int i_thread, int n_threads)
-{
-    expanded_job *j = arg;
-    int64_t heads = j->args->n_heads, n_sets = j->n_items / heads;
-    (void)n_threads;
-    for (int64_t i; (i = claim(&j->next)) < j->n_items;) {
-        int64_t t = (n_sets - 1 - i / heads) * j->tokens, h = i % heads;
-        rowset s = {t, min_i64(t + j->tokens, j->args->n_tokens), h, h + 1};
-        attend_chunk(j, &s, j->rooms + (size_t)i_thread * j->l.n);
-    }
-}
-
-void fr_cpu_attn_expanded(fr_cpu *cpu, const fr_cpu_attn_args *a, const fr_cpu_attn_chunk *chunk,
-                          void *scratch)
-{
-    expanded_job j = {.kernels = attn_kernels_of(cpu),
-                      .args = a,
-                      .chunk = chunk,
-                      .l = chunk_layout(a),
-                      .rooms = scratch,
-                      .tokens = CHUNK_ROWS};
-    int64_t enough = ITEMS_PER_THREAD * fr_cpu_n_threads(cpu);
-    while (j.tokens > ATTN_ROWS && (a->n_tokens / j.tokens) * a->n_heads < enough)
-        j.tokens /= 2;
-    j.n_items = (a->n_tokens + j.tokens - 1) / j.tokens * a->n_heads;
-    fr_cpu_run(cpu, expanded_thread, &j);
 }

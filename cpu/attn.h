@@ -42,6 +42,55 @@ typedef struct {
     void (*decode)(fr_type type, const void *row, int64_t n, float *out);
 } attn_kernels;
 
+/* ---- prompts: tokens of one head on K and V expanded to floats (attn_expanded.c) ------------- */
+
+enum {
+    ATTN_PANEL = 128,    /* positions that are packed together, at most */
+    ATTN_TILE_ROWS = 12, /* rows of queries that are computed together */
+};
+
+/* n rows of two parts, w1 and w2 (or 0) wide; rows of V have the first only. */
+typedef struct {
+    const float *x1, *x2;
+    int64_t ld1, ld2, w1, w2, n;
+} attn_rows;
+
+/* Numbers in a packed row, and packed rows of queries for n of them. */
+static inline int64_t attn_width(int64_t w1, int64_t w2)
+{
+    return attn_padded(w1) + attn_padded(w2);
+}
+
+static inline int64_t attn_packed_rows(int64_t n)
+{
+    return (n + ATTN_TILE_ROWS - 1) / ATTN_TILE_ROWS * ATTN_TILE_ROWS;
+}
+
+/* ATTN_TILE_ROWS packed rows of queries that meet the packed K and V of n positions. */
+typedef struct {
+    const float *q; /* rows w apart */
+    int64_t w;
+    const float *k, *v;
+    int64_t n, wv;       /* padded */
+    const int32_t *seen; /* of the n positions, how many each row sees; may be below 1 */
+    float *state;        /* rows x 2, as in attn_block, but in units of the tier's own */
+    float *acc;          /* rows x wv */
+} attn_tile;
+
+/* Packed data are in an order and of numbers of the tier's own. A row's result depends on the
+ * positions that it sees only. Room in floats: packed rows x width for queries, ATTN_PANEL x width
+ * for K, ATTN_PANEL x attn_padded(w1) for V. */
+typedef struct {
+    void (*pack_queries)(const attn_rows *rows, float scale, float *out);
+    void (*pack_keys)(const attn_rows *rows, float *out);
+    void (*pack_values)(const attn_rows *rows, float *out);
+    void (*add_tile)(const attn_tile *tile);
+} attn_prompt;
+
+extern const attn_prompt attn_prompt_base, attn_prompt_avx2, attn_prompt_avx512;
+
+/* ---- tiers ----------------------------------------------------------------------------------- */
+
 extern const attn_kernels attn_kernels_base, attn_kernels_avx2, attn_kernels_avx512;
 const attn_kernels *attn_kernels_of(const fr_cpu *cpu);
 

@@ -1,66 +1,8 @@
 #include <math.h>
 
 #include "cpu/attn.h"
+#include "cpu/attn_vec_avx2.h"
 #include "cpu/x86/avx2.h"
-
-typedef __m256 vec;
-enum { LANES = 8, TILE = 2 };
-
-#define v_load(p)        _mm256_loadu_ps(p)
-#define v_store(p, v)    _mm256_storeu_ps(p, v)
-#define v_set1(x)        _mm256_set1_ps(x)
-#define v_zero()         _mm256_setzero_ps()
-#define v_fmadd(a, b, c) _mm256_fmadd_ps(a, b, c)
-#define v_mul(a, b)      _mm256_mul_ps(a, b)
-#define v_add(a, b)      _mm256_add_ps(a, b)
-#define v_sub(a, b)      _mm256_sub_ps(a, b)
-#define v_max(a, b)      _mm256_max_ps(a, b)
-
-/* As in attn_avx512.c. */
-static vec v_exp(vec v)
-{
-    vec near = _mm256_cmp_ps(v, _mm256_set1_ps(-87.0f), _CMP_NLT_UQ);
-    vec n = _mm256_round_ps(_mm256_mul_ps(v, _mm256_set1_ps(1.44269504f)),
-                            _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    vec r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0x1.62e4p-1f), v);
-    r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0x1.7f7d1cp-20f), r);
-    vec p = _mm256_set1_ps(1.0f / 5040);
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f / 720));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f / 120));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f / 24));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f / 6));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0.5f));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f));
-    __m256i power =
-        _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
-    return _mm256_and_ps(near, _mm256_mul_ps(p, _mm256_castsi256_ps(power)));
-}
-
-static __m128 fold_to_128(vec v)
-{
-    return _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-}
-
-static void v_sums(const vec acc[TILE], float *out)
-{
-    __m128 ab = _mm_hadd_ps(fold_to_128(acc[0]), fold_to_128(acc[1]));
-    _mm_storel_pi((__m64 *)(void *)out, _mm_hadd_ps(ab, ab));
-}
-
-static float v_sum(vec v)
-{
-    __m128 s = fold_to_128(v);
-    s = _mm_hadd_ps(s, s);
-    return _mm_cvtss_f32(_mm_hadd_ps(s, s));
-}
-
-static float v_highest(vec v)
-{
-    __m128 m = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-    m = _mm_max_ps(m, _mm_movehl_ps(m, m));
-    return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
-}
 
 #include "cpu/attn_simd.inc"
 

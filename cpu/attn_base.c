@@ -1,5 +1,6 @@
 /* The inner loops of attention in plain C: the reference of the other tiers. */
 #include <math.h>
+#include <string.h>
 
 #include "cpu/attn.h"
 
@@ -72,3 +73,52 @@ static void decode(fr_type type, const void *row, int64_t n, float *out)
 }
 
 const attn_kernels attn_kernels_base = {add_block, fold, decode};
+
+/* ---- packed rows: as they come, zeros between the parts */
+
+static void pack_rows(const attn_rows *r, float scale, float *out)
+{
+    int64_t w1 = attn_padded(r->w1), w = attn_width(r->w1, r->w2);
+    for (int64_t i = 0; i < r->n; i++, out += w) {
+        memset(out, 0, (size_t)w * sizeof *out);
+        for (int64_t d = 0; d < r->w1; d++)
+            out[d] = r->x1[i * r->ld1 + d] * scale;
+        for (int64_t d = 0; d < r->w2; d++)
+            out[w1 + d] = r->x2[i * r->ld2 + d] * scale;
+    }
+}
+
+static void pack_queries(const attn_rows *r, float scale, float *out)
+{
+    int64_t w = attn_width(r->w1, r->w2), spare = attn_packed_rows(r->n) - r->n;
+    pack_rows(r, scale, out);
+    memset(out + r->n * w, 0, (size_t)(spare * w) * sizeof *out);
+}
+
+static void pack_keys_or_values(const attn_rows *r, float *out)
+{
+    pack_rows(r, 1.0f, out);
+}
+
+static void add_tile(const attn_tile *t)
+{
+    for (int64_t r = 0; r < ATTN_TILE_ROWS; r++)
+        for (int64_t p = 0; p < t->seen[r]; p += FR_ATTN_BLOCK) {
+            int64_t n = t->seen[r] - p;
+            add_to_row(&(attn_block){.q = t->q,
+                                     .w = t->w,
+                                     .k = t->k + p * t->w,
+                                     .v = t->v + p * t->wv,
+                                     .ldk = t->w,
+                                     .ldv = t->wv,
+                                     .n = n < FR_ATTN_BLOCK ? n : FR_ATTN_BLOCK,
+                                     .wv = t->wv,
+                                     .scale = 1.0f,
+                                     .state = t->state,
+                                     .acc = t->acc},
+                       r);
+        }
+}
+
+const attn_prompt attn_prompt_base = {pack_queries, pack_keys_or_values, pack_keys_or_values,
+                                      add_tile};

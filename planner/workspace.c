@@ -1,4 +1,4 @@
-/* Workspace: values by lifetime, and scratch as runtime/engine/exec.c, cpu/moe.c and cpu/attn.c
+/* Workspace: values by lifetime, and scratch as runtime/engine/exec.c, cpu/moe.c and cpu/attn*.c
  * take it. The planner may not see the CPU's kernels, so where their choice matters the larger
  * answer counts. */
 #include "planner/account.h"
@@ -13,7 +13,8 @@ enum {
     BLOCK = 32, /* positions of a block */
     ATTN_LANES = 16,
     ATTN_ROWS = 32,
-    CHUNK_ROWS = 128,
+    CHUNK_ROWS = 516, /* of queries on expanded K and V */
+    PANEL = 128,      /* positions of those that are packed together */
     MAX_SPANS = 32,
     DEFAULT_THREADS = 64, /* when nobody knows them */
     /* tiles of expert rows */
@@ -246,7 +247,7 @@ static uint64_t cpu_moe_bytes(const sizes *s)
     return most;
 }
 
-/* ---- attention on the CPU (cpu/attn.c) ---------------------------------------------------------
+/* ---- attention on the CPU (cpu/attn*.c) --------------------------------------------------------
  */
 
 static uint64_t padded(int64_t n)
@@ -259,6 +260,13 @@ static uint64_t attn_room(int64_t wk, int64_t wv, int64_t stored_k, int64_t stor
 {
     return BLOCK * (padded(stored_k) + padded(stored_v)) +
            rows * (padded(wk) + 2 * padded(wv) + 4) + 2 * ATTN_LANES;
+}
+
+/* The same on expanded K and V, which are packed. */
+static uint64_t expanded_room(const fr_hparams *hp)
+{
+    uint64_t w = padded(hp->qk_nope) + padded(hp->qk_rope), wv = padded(hp->v_head);
+    return (CHUNK_ROWS + PANEL) * (w + wv) + CHUNK_ROWS * 2 + ATTN_LANES;
 }
 
 static uint64_t cpu_attn_bytes(const sizes *s)
@@ -274,8 +282,7 @@ static uint64_t cpu_attn_bytes(const sizes *s)
     uint64_t parts = (uint64_t)hp->n_head * MAX_SPANS * (padded(wv) + ATTN_LANES);
     uint64_t cached = room * (uint64_t)s->n_threads + parts, expanded = 0;
     if (s->p->n_graphs > 1)
-        expanded =
-            attn_room(head, hp->v_head, head, hp->v_head, CHUNK_ROWS) * (uint64_t)s->n_threads;
+        expanded = expanded_room(hp) * (uint64_t)s->n_threads;
     int64_t row = k->stored > v->stored ? k->stored : v->stored; /* while it is stored */
     return (max_u64(cached, expanded) + (uint64_t)(s->n_threads * row)) * sizeof(float);
 }

@@ -1,0 +1,206 @@
+/* Attention of a batch on K and V that were expanded to floats, a chunk of positions at a time.
+ *
+ * An item of work is a head and some tokens. K and V of ATTN_PANEL positions are packed and meet
+ * all tokens of the item, ATTN_TILE_ROWS at a time, so that packing shows the less the more tokens
+ * an item has; sums stay in the item's room until the chunk is done. Panels start at the chunk's
+ * start and every ATTN_PANEL positions, for every token, so neither batch nor threads show in the
+ * bits. */
+#include <math.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "cpu/attn.h"
+
+enum {
+    MOST_TOKENS = 512, /* of an item: their queries and sums fit the second cache */
+    LEAST_TOKENS = 32,
+    ITEMS_PER_THREAD = 4, /* parts of the work, so that a late thread holds up nobody */
+};
+
+/* The room of a thread, in floats. */
+typedef struct {
+    int64_t w, wv; /* of packed rows */
+    size_t q, k, v, state, acc, n;
+} layout;
+
+static layout make_layout(const fr_cpu_attn_args *a)
+{
+    layout l = {.w = attn_width(a->w1, a->w2), .wv = attn_padded(a->wv)};
+    size_t rows = (size_t)attn_packed_rows(MOST_TOKENS);
+    l.k = rows * (size_t)l.w;
+    l.v = l.k + ATTN_PANEL * (size_t)l.w;
+    l.acc = l.v + ATTN_PANEL * (size_t)l.wv;
+    l.state = l.acc + rows * (size_t)l.wv;
+    l.n = l.state + (size_t)attn_padded((int64_t)rows * 2);
+    return l;
+}
+
+size_t fr_cpu_attn_expanded_bytes(const fr_cpu *cpu, const fr_cpu_attn_args *a)
+{
+    return make_layout(a).n * (size_t)fr_cpu_n_threads(cpu) * sizeof(float);
+}
+
+typedef struct {
+    const attn_prompt *kernels;
+    const fr_cpu_attn_args *args;
+    const fr_cpu_attn_chunk *chunk;
+    layout l;
+    float *rooms;
+    int64_t tokens, n_items; /* of an item, at most; of them */
+    _Atomic int64_t next;
+} job;
+
+/* Tokens [t0, t1) of head h. */
+typedef struct {
+    int64_t t0, t1, h;
+} item;
+
+static int64_t min_i64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static void pack_queries(const job *j, const item *it, float *room)
+{
+    const fr_cpu_attn_args *a = j->args;
+    attn_rows rows = {.x1 = a->q1 + it->t0 * a->ldq1 + it->h * a->q1_stride,
+                      .ld1 = a->ldq1,
+                      .w1 = a->w1,
+                      .w2 = a->w2,
+                      .n = it->t1 - it->t0};
+    if (a->w2 > 0) {
+        rows.x2 = a->q2 + it->t0 * a->ldq2 + it->h * a->q2_stride;
+        rows.ld2 = a->ldq2;
+    }
+    j->kernels->pack_queries(&rows, a->scale, room + j->l.q);
+}
+
+static void pack_panel(const job *j, int64_t h, int64_t p, int64_t n, float *room)
+{
+    const fr_cpu_attn_args *a = j->args;
+    const fr_cpu_attn_chunk *c = j->chunk;
+    int64_t at = p - c->from;
+    attn_rows k = {.x1 = c->k1 + at * c->ldk1 + h * c->k1_stride,
+                   .ld1 = c->ldk1,
+                   .w1 = a->w1,
+                   .w2 = a->w2,
+                   .n = n};
+    if (a->w2 > 0) {
+        k.x2 = c->k2 + at * c->ldk2;
+        k.ld2 = c->ldk2;
+    }
+    attn_rows v = {.x1 = c->v + at * c->ldv + h * c->v_stride, .ld1 = c->ldv, .w1 = a->wv, .n = n};
+    j->kernels->pack_keys(&k, room + j->l.k);
+    j->kernels->pack_values(&v, room + j->l.v);
+}
+
+/* Takes the sums up from the last chunk; the rows that fill up the last tile start anew. */
+static void resume(const job *j, const item *it, float *room)
+{
+    const fr_cpu_attn_args *a = j->args;
+    int64_t n = it->t1 - it->t0, all = attn_packed_rows(n);
+    float *state = room + j->l.state, *acc = room + j->l.acc;
+    memset(acc, 0, (size_t)(all * j->l.wv) * sizeof *acc);
+    for (int64_t r = 0; r < all; r++) {
+        state[2 * r] = -INFINITY;
+        state[2 * r + 1] = 0.0f;
+    }
+    for (int64_t r = 0; !j->chunk->first && r < n; r++) {
+        int64_t t = it->t0 + r;
+        memcpy(state + 2 * r, a->state + (t * a->n_heads + it->h) * 2, 2 * sizeof *state);
+        memcpy(acc + r * j->l.wv, a->o + t * a->ldo + it->h * a->o_stride,
+               (size_t)a->wv * sizeof *acc);
+    }
+}
+
+static void put_down(const job *j, const item *it, const float *room)
+{
+    const fr_cpu_attn_args *a = j->args;
+    const float *state = room + j->l.state, *acc = room + j->l.acc;
+    for (int64_t t = it->t0; t < it->t1; t++, state += 2, acc += j->l.wv) {
+        float *o = a->o + t * a->ldo + it->h * a->o_stride;
+        float factor = j->chunk->last ? 1.0f / state[1] : 1.0f;
+        for (int64_t i = 0; i < a->wv; i++)
+            o[i] = acc[i] * factor;
+        if (!j->chunk->last)
+            memcpy(a->state + (t * a->n_heads + it->h) * 2, state, 2 * sizeof *state);
+    }
+}
+
+/* The tokens that see the panel of n positions from p on; the tile's spare rows see what its last
+ * token does. */
+static void meet_panel(const job *j, const item *it, int64_t p, int64_t n, float *room)
+{
+    const layout *l = &j->l;
+    for (int64_t t = it->t0; t < it->t1; t += ATTN_TILE_ROWS) {
+        int64_t last = min_i64(t + ATTN_TILE_ROWS, it->t1) - 1, r = t - it->t0;
+        int32_t seen[ATTN_TILE_ROWS];
+        if (j->args->pos0 + last < p)
+            continue;
+        for (int i = 0; i < ATTN_TILE_ROWS; i++) {
+            int64_t own = j->args->pos0 + min_i64(t + i, last) + 1 - p;
+            seen[i] = own > 0 ? (int32_t)min_i64(own, n) : 0;
+        }
+        j->kernels->add_tile(&(attn_tile){.q = room + l->q + r * l->w,
+                                          .w = l->w,
+                                          .k = room + l->k,
+                                          .v = room + l->v,
+                                          .n = n,
+                                          .wv = l->wv,
+                                          .seen = seen,
+                                          .state = room + l->state + r * 2,
+                                          .acc = room + l->acc + r * l->wv});
+    }
+}
+
+static void attend(const job *j, const item *it, float *room)
+{
+    int64_t end = min_i64(j->chunk->to, j->args->pos0 + it->t1);
+    pack_queries(j, it, room);
+    resume(j, it, room);
+    for (int64_t p = j->chunk->from; p < end; p += ATTN_PANEL) {
+        int64_t n = min_i64(end - p, ATTN_PANEL);
+        pack_panel(j, it->h, p, n, room);
+        meet_panel(j, it, p, n, room);
+    }
+    put_down(j, it, room);
+}
+
+/* The last tokens have the most work and come first. */
+static void attend_thread(void *arg, int i_thread, int n_threads)
+{
+    job *j = arg;
+    int64_t heads = j->args->n_heads, n_sets = j->n_items / heads, i;
+    (void)n_threads;
+    while ((i = atomic_fetch_add_explicit(&j->next, 1, memory_order_relaxed)) < j->n_items) {
+        int64_t t = (n_sets - 1 - i / heads) * j->tokens;
+        item it = {t, min_i64(t + j->tokens, j->args->n_tokens), i % heads};
+        attend(j, &it, j->rooms + (size_t)i_thread * j->l.n);
+    }
+}
+
+static const attn_prompt *kernels_of(const fr_cpu *cpu)
+{
+    static const attn_prompt *const tiers[] = {
+        [FR_ISA_SCALAR] = &attn_prompt_base,
+        [FR_ISA_AVX2] = &attn_prompt_avx2,
+        [FR_ISA_AVX512] = &attn_prompt_avx512,
+    };
+    return tiers[fr_cpu_isa(cpu)];
+}
+
+void fr_cpu_attn_expanded(fr_cpu *cpu, const fr_cpu_attn_args *a, const fr_cpu_attn_chunk *chunk,
+                          void *scratch)
+{
+    job j = {.kernels = kernels_of(cpu),
+             .args = a,
+             .chunk = chunk,
+             .l = make_layout(a),
+             .rooms = scratch,
+             .tokens = MOST_TOKENS};
+    int64_t enough = ITEMS_PER_THREAD * fr_cpu_n_threads(cpu);
+    while (j.tokens > LEAST_TOKENS && (a->n_tokens / j.tokens) * a->n_heads < enough)
+        j.tokens /= 2;
+    j.n_items = (a->n_tokens + j.tokens - 1) / j.tokens * a->n_heads;
+    fr_cpu_run(cpu, attend_thread, &j);
+}

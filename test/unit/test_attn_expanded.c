@@ -1,0 +1,181 @@
+/* Attention on expanded K and V (fr_cpu_attn_expanded) over several panels of positions and items
+ * of work: against sums in double, and against itself for other batches and threads. */
+#include "testing.h"
+
+#include <math.h>
+#include <sys/mman.h>
+
+#include "base/mem.h"
+#include "cpu/ops.h"
+
+enum {
+    HEADS = 3,
+    W1 = 40,
+    W2 = 9,
+    WV = 70,
+    POSITIONS = 700,
+    CHUNK = 416, /* not a multiple of the panels that are packed together */
+    N_CPUS = 6,
+};
+
+static uint64_t rng = 5;
+static fr_cpu *cpus[N_CPUS]; /* scalar, AVX2 and best tier; 1 and 5 threads */
+static float queries[POSITIONS][HEADS * (W1 + W2)], rotated[POSITIONS][W2];
+static float kv[POSITIONS][HEADS * (W1 + WV)]; /* of a head: K, then V */
+static double expected[POSITIONS][HEADS * WV];
+
+static void fill(float *x, int64_t n, float size)
+{
+    for (int64_t i = 0; i < n; i++)
+        x[i] = size * test_rand_f(&rng);
+}
+
+static double score(int64_t t, int64_t h, int64_t p)
+{
+    const float *q = queries[t] + h * (W1 + W2), *k = kv[p] + h * (W1 + WV);
+    double sum = 0;
+    for (int i = 0; i < W1; i++)
+        sum += (double)q[i] * (double)k[i];
+    for (int i = 0; i < W2; i++)
+        sum += (double)q[W1 + i] * (double)rotated[p][i];
+    return sum * (double)0.3f;
+}
+
+static void expect(int64_t t, int64_t h)
+{
+    static double weight[POSITIONS];
+    double *o = expected[t] + h * WV, max = -INFINITY, sum = 0;
+    for (int64_t p = 0; p <= t; p++)
+        max = fmax(max, weight[p] = score(t, h, p));
+    for (int64_t p = 0; p <= t; p++)
+        sum += weight[p] = exp(weight[p] - max);
+    memset(o, 0, WV * sizeof *o);
+    for (int64_t p = 0; p <= t; p++)
+        for (int i = 0; i < WV; i++)
+            o[i] += weight[p] / sum * (double)kv[p][h * (W1 + WV) + W1 + i];
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    fr_err err = {0};
+    static const fr_isa tiers[] = {FR_ISA_SCALAR, FR_ISA_AVX2, FR_ISA_AUTO};
+    for (int i = 0; i < N_CPUS; i++) {
+        fr_cpu_config cfg = {.n_threads = i % 2 ? 5 : 1, .max_isa = tiers[i / 2]};
+        assert_ok(fr_cpu_open(&cfg, &cpus[i], &err));
+    }
+    fill(queries[0], (int64_t)(sizeof queries / sizeof(float)), 1.0f);
+    fill(rotated[0], (int64_t)(sizeof rotated / sizeof(float)), 1.0f);
+    fill(kv[0], (int64_t)(sizeof kv / sizeof(float)), 1.0f);
+    for (int64_t t = 0; t < POSITIONS; t++)
+        for (int64_t h = 0; h < HEADS; h++)
+            expect(t, h);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_CPUS; i++)
+        fr_cpu_close(cpus[i]);
+    assert_int_equal(fr_mem_total().bytes_now, 0);
+    return 0;
+}
+
+/* Scratch that ends at a page that must not be touched. */
+static float *open_scratch(size_t bytes, void **pages, size_t *size)
+{
+    size_t whole = (bytes + 4095) / 4096 * 4096;
+    *size = whole + 4096;
+    *pages = mmap(NULL, *size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_true(*pages != MAP_FAILED);
+    assert_int_equal(mprotect((uint8_t *)*pages + whole, 4096, PROT_NONE), 0);
+    memset(*pages, 0xFF, whole); /* not a number */
+    return (float *)(void *)((uint8_t *)*pages + (whole - bytes));
+}
+
+/* Tokens [from, to) as one batch. */
+static void attend(fr_cpu *cpu, int64_t from, int64_t to, float (*o)[HEADS * WV])
+{
+    static float state[POSITIONS * HEADS * 2];
+    fr_cpu_attn_args a = {.n_tokens = to - from,
+                          .n_heads = HEADS,
+                          .pos0 = from,
+                          .scale = 0.3f,
+                          .q1 = queries[from],
+                          .ldq1 = HEADS * (W1 + W2),
+                          .q1_stride = W1 + W2,
+                          .w1 = W1,
+                          .q2 = queries[from] + W1,
+                          .ldq2 = HEADS * (W1 + W2),
+                          .q2_stride = W1 + W2,
+                          .w2 = W2,
+                          .wv = WV,
+                          .o = o[from],
+                          .ldo = HEADS * WV,
+                          .o_stride = WV,
+                          .state = state};
+    void *pages;
+    size_t size;
+    float *scratch = open_scratch(fr_cpu_attn_expanded_bytes(cpu, &a), &pages, &size);
+    for (int64_t p = 0; p < to; p += CHUNK) {
+        fr_cpu_attn_chunk c = {.from = p,
+                               .to = p + CHUNK < to ? p + CHUNK : to,
+                               .first = p == 0,
+                               .last = p + CHUNK >= to,
+                               .k1 = kv[p],
+                               .ldk1 = HEADS * (W1 + WV),
+                               .k1_stride = W1 + WV,
+                               .k2 = rotated[p],
+                               .ldk2 = W2,
+                               .v = kv[p] + W1,
+                               .ldv = HEADS * (W1 + WV),
+                               .v_stride = W1 + WV};
+        fr_cpu_attn_expanded(cpu, &a, &c, scratch);
+    }
+    munmap(pages, size);
+}
+
+static void attend_in(fr_cpu *cpu, int64_t batch, float (*o)[HEADS * WV])
+{
+    for (int64_t t = 0; t < POSITIONS; t += batch)
+        attend(cpu, t, t + batch < POSITIONS ? t + batch : POSITIONS, o);
+}
+
+static void test_against_sums_in_double(void **state)
+{
+    (void)state;
+    static float o[POSITIONS][HEADS * WV];
+    for (int c = 0; c < N_CPUS; c++) {
+        memset(o, 0xFF, sizeof o);
+        attend(cpus[c], 0, POSITIONS, o);
+        for (int64_t t = 0; t < POSITIONS; t++)
+            for (int i = 0; i < HEADS * WV; i++)
+                if (!(fabs((double)o[t][i] - expected[t][i]) <= 3e-6))
+                    fail_msg("cpu %d: token %lld, number %d: found %.9g, expected %.9g", c,
+                             (long long)t, i, (double)o[t][i], expected[t][i]);
+    }
+}
+
+static void test_same_bits(void **state)
+{
+    (void)state;
+    static const int64_t batches[] = {POSITIONS, 512, 129, 37};
+    static float first[POSITIONS][HEADS * WV], other[POSITIONS][HEADS * WV];
+    for (int c = 0; c < N_CPUS; c++)
+        for (int b = 0; b < 4; b++) {
+            bool reference = c % 2 == 0 && b == 0;
+            attend_in(cpus[c], batches[b], reference ? first : other);
+            if (!reference)
+                assert_memory_equal(first, other, sizeof first);
+        }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_against_sums_in_double),
+        cmocka_unit_test(test_same_bits),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
