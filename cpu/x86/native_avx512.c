@@ -18,8 +18,8 @@
     X(iq4_ks, IQ4_KS, 2176, 64, 32, 128, 4, 0, 16, false, false)                                   \
     X(iq5_ks, IQ5_KS, 2688, 64, 32, 128, 2, 0, 16, false, false)                                   \
     X(iq2_xxs, IQ2_XXS, 1056, 0, 32, 64, 0, 0, 0, true, false)                                     \
-    X(iq2_xs, IQ2_XS, 1184, 0, 16, 64, 0, 0, 0, true, false)                                       \
-    X(iq2_s, IQ2_S, 1312, 0, 16, 64, 0, 0, 0, true, false)                                         \
+    X(iq2_xs, IQ2_XS, 1184, 0, 16, 64, 0, 0, 0, false, false)                                      \
+    X(iq2_s, IQ2_S, 1312, 0, 16, 64, 0, 0, 0, false, false)                                        \
     X(iq3_xxs, IQ3_XXS, 1568, 0, 32, 64, 0, 0, 0, true, false)                                     \
     X(iq3_s, IQ3_S, 1760, 0, 32, 64, 0, 0, 0, true, false)
 

@@ -573,13 +573,6 @@ CPU_INLINE __m512i byte_of_512(const __m512i t[8], __m512i index, const index_ma
     return _mm512_mask_blend_epi8(bit_8, byte_of_256(t, index, m), byte_of_256(t + 4, index, m));
 }
 
-CPU_INLINE __m512i byte_of_1024(const __m512i t[16], __m512i index, const index_masks *m,
-                                __mmask64 bit_8, __mmask64 bit_9)
-{
-    return _mm512_mask_blend_epi8(bit_9, byte_of_512(t, index, m, bit_8),
-                                  byte_of_512(t + 8, index, m, bit_8));
-}
-
 CPU_INLINE void load_table(const uint8_t *from, const int n, __m512i *t)
 {
     for (int i = 0; i < n; i++)
@@ -763,11 +756,51 @@ N_SCALE(iq2_xxs)
     return sign_scale(p + 32 + 64 * s);
 }
 
+/* Larger codebooks are read from the first cache, which costs the two ports that compute little: 16
+ * words of eight nibbles at a time. As text, because the compiler leaves the gathered registers'
+ * old contents undefined instead of clearing them, and every gather then waits for an earlier one.
+ */
+CPU_INLINE __m512i words_of(const uint32_t *book, __m512i index)
+{
+    __m512i words;
+    __mmask16 left;
+    __asm__("vpxord %0, %0, %0\n\tkxnorw %1, %1, %1\n\tvpgatherdd (%2,%3,4), %0%{%1%}"
+            : "=&v"(words), "=&Yk"(left)
+            : "r"(book), "v"(index));
+    return words;
+}
+
+/* Every lane's bits from bit n on in its first byte, from n + 1 on in the second, .. */
+CPU_INLINE __m512i bits_from(__m512i v, const int n)
+{
+    const long long low = 0x03020100 + 0x01010101 * n, high = low + 0x20202020;
+    return _mm512_multishift_epi64_epi8(_mm512_set1_epi64(high << 32 | low), v);
+}
+
+/* The weights of one group of 8 in two registers, from nibbles of a level in bits 1 and 2, and
+ * signs from bit `at` of the row's lane on. */
+CPU_INLINE void weights_of_nibbles(__m512i nibbles, __m512i signs, const int at, __m512i table,
+                                   __m512i w[2])
+{
+    nibbles = select_bits(0x11, bits_from(signs, at), nibbles);
+    w[0] = byte_of(table, nibbles);
+    w[1] = byte_of(table, right(nibbles, 4));
+}
+
+/* All eight signs, from running xors of seven in bits 1..7. */
+CPU_INLINE __m512i signs_of_upper_7(__m512i v)
+{
+    uint64_t matrix = 0;
+    for (int n = 0; n < 8; n++)
+        matrix |= sign_bits(n, true) << 1 << (56 - 8 * n);
+    return bits_by(matrix, v);
+}
+
 N_TABLES(iq2_xs)
 {
-    load_table(cpu_native_books.iq2_xs[0], 16, t->t);
-    level_tables_2(t->t + 16);
-    t->t[18] = float_steps(1, 2);
+    static const int8_t values[16] = {8, -8, 25, -25, 43, -43};
+    t->t[0] = table_of(values, 16, 0, 64);
+    t->t[1] = float_steps(1, 2);
 }
 
 N_HEAD(iq2_xs)
@@ -780,24 +813,26 @@ N_HEAD(iq2_xs)
 
 N_CODES(iq2_xs)
 {
-    const __m512i high = load_64(p + 672 + 64 * b), index = load_64(p + 160 + 64 * b);
-    const index_masks m = masks_of(index);
-    const __mmask64 bit_8 = bit_mask(high, 7);
-    for (int i = 0; i < 2; i++)
-        weights_of_2(byte_of_512(t->t + 8 * i, index, &m, bit_8), high, i, true, t->t + 16, w);
+    const __m512i nine_bits = _mm512_set1_epi32(511);
+    for (int i = 0; i < 2; i++) {
+        const __m512i v = load_64(p + 160 + 128 * b + 64 * i), signs = signs_of_upper_7(v);
+        const __m512i first = _mm512_and_si512(v, nine_bits);
+        const __m512i second = _mm512_and_si512(_mm512_srli_epi32(v, 16), nine_bits);
+        weights_of_nibbles(words_of(cpu_native_books.iq2_xs, first), signs, 8, t->t[0], w + 4 * i);
+        weights_of_nibbles(words_of(cpu_native_books.iq2_xs, second), signs, 24, t->t[0],
+                           w + 4 * i + 2);
+    }
 }
 
 N_SCALE(iq2_xs)
 {
     (void)p;
-    return lane_scale(h->lanes[s / 8], t->t[18], s % 8);
+    return lane_scale(h->lanes[s / 8], t->t[1], s % 8);
 }
 
 N_TABLES(iq2_s)
 {
-    load_table(cpu_native_books.iq2_s[0], 32, t->t);
-    level_tables_2(t->t + 32);
-    t->t[34] = float_steps(1, 2);
+    tables_iq2_xs(t);
 }
 
 N_HEAD(iq2_s)
@@ -805,20 +840,30 @@ N_HEAD(iq2_s)
     head_16_iq2_xs(p, meta, h);
 }
 
+/* Three indices of 10 bits; the fourth has its low byte elsewhere. */
+CPU_INLINE void indices_of_10(__m512i three, __m512i low_bytes, const int b, __m512i index[4])
+{
+    const __m512i ten_bits = _mm512_set1_epi32(1023), byte = _mm512_set1_epi32(255);
+    for (int i = 0; i < 3; i++)
+        index[i] = _mm512_and_si512(_mm512_srli_epi32(three, (unsigned)(10 * i)), ten_bits);
+    index[3] = _mm512_ternarylogic_epi32(byte, _mm512_srli_epi32(low_bytes, 8 * (unsigned)(b % 4)),
+                                         _mm512_srli_epi32(three, 22), 0xCA);
+}
+
 N_CODES(iq2_s)
 {
-    const __m512i high = load_64(p + 1184 + 64 * (b / 4)), index = load_64(p + 160 + 64 * b);
-    const index_masks m = masks_of(index);
-    const __mmask64 bit_8 = bit_mask(high, 2 * (b % 4)), bit_9 = bit_mask(high, 2 * (b % 4) + 1);
-    for (int i = 0; i < 2; i++)
-        weights_of_2(byte_of_1024(t->t + 16 * i, index, &m, bit_8, bit_9),
-                     load_64(p + 672 + 64 * b), i, false, t->t + 32, w);
+    const __m512i signs = load_64(p + 672 + 64 * b);
+    __m512i index[4];
+    indices_of_10(load_64(p + 160 + 64 * b), load_64(p + 1184 + 64 * (b / 4)), b, index);
+    for (int i = 0; i < 4; i++)
+        weights_of_nibbles(words_of(cpu_native_books.iq2_s, index[i]), signs, 8 * i, t->t[0],
+                           w + 2 * i);
 }
 
 N_SCALE(iq2_s)
 {
     (void)p;
-    return lane_scale(h->lanes[s / 8], t->t[34], s % 8);
+    return lane_scale(h->lanes[s / 8], t->t[1], s % 8);
 }
 
 /* ---- blocks of 32 ---------------------------------------------------------------------------- */

@@ -476,10 +476,18 @@ R_HEAD(iq2_xs)
 
 R_CODES(iq2_xs)
 {
-    const __m256i v = half_lanes(at, 160 + 64 * b), high = half_lanes(at, 672 + 64 * b);
-    for (int i = 0; i < 4; i++)
-        grid_8(fr_iq2xs_grid, wide_index(v, high, i, 7, 1), w + 2 * i);
-    apply_eight_signs(half_signs_of_7(high), w);
+    const __m256i nine_bits = _mm256_set1_epi32(511);
+    __m256i v[2], signs;
+    for (int i = 0; i < 2; i++) {
+        v[i] = half_lanes(at, 160 + 128 * b + 64 * i);
+        grid_8(fr_iq2xs_grid, _mm256_and_si256(v[i], nine_bits), w + 4 * i);
+        grid_8(fr_iq2xs_grid, _mm256_and_si256(_mm256_srli_epi32(v[i], 16), nine_bits),
+               w + 4 * i + 2);
+        v[i] = _mm256_srli_epi16(v[i], 9); /* a word's signs, as a byte */
+        v[i] = _mm256_or_si256(v[i], _mm256_srli_epi32(v[i], 8));
+    }
+    signs = _mm256_blend_epi16(v[0], _mm256_slli_epi32(v[1], 16), 0xAA);
+    apply_eight_signs(half_signs_of_7(signs), w);
 }
 
 R_HEAD(iq2_s)
@@ -489,9 +497,13 @@ R_HEAD(iq2_s)
 
 R_CODES(iq2_s)
 {
-    const __m256i v = half_lanes(at, 160 + 64 * b), high = half_lanes(at, 1184 + 64 * (b / 4));
-    for (int i = 0; i < 4; i++)
-        grid_8(fr_iq2s_grid, wide_index(v, high, i, 2 * (b % 4), 2), w + 2 * i);
+    const __m256i v = half_lanes(at, 160 + 64 * b), low = half_lanes(at, 1184 + 64 * (b / 4));
+    const __m256i ten_bits = _mm256_set1_epi32(1023), byte = _mm256_set1_epi32(255);
+    for (int i = 0; i < 3; i++)
+        grid_8(fr_iq2s_grid, _mm256_and_si256(_mm256_srli_epi32(v, 10 * i), ten_bits), w + 2 * i);
+    __m256i last = _mm256_and_si256(_mm256_srl_epi32(low, _mm_cvtsi32_si128(8 * (b % 4))), byte);
+    last = _mm256_or_si256(last, _mm256_slli_epi32(_mm256_srli_epi32(v, 30), 8));
+    grid_8(fr_iq2s_grid, last, w + 6);
     apply_eight_signs(half_lanes(at, 672 + 64 * b), w);
 }
 

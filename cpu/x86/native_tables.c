@@ -28,14 +28,29 @@ static void make_iq2(const uint64_t *grid, int n, uint8_t *out)
     }
 }
 
+/* Words of eight lanes as nibbles: what `nibble` makes of a lane. */
+static void make_nibbles(const uint64_t *grid, int n, uint32_t (*nibble)(int), uint32_t *out)
+{
+    for (int i = 0; i < n; i++) {
+        out[i] = 0;
+        for (unsigned lane = 0; lane < 8; lane++)
+            out[i] |= nibble(fr_grid_u8(grid[i], lane)) << (8 * (lane % 4) + 4 * (lane / 4));
+    }
+}
+
+static uint32_t level_above_sign(int value)
+{
+    return (uint32_t)(value / 16) << 1;
+}
+
 static void make_all(void)
 {
     cpu_native_codebooks *books = &cpu_native_books;
     make_iq3(fr_iq3xxs_grid, 256, 8, books->iq3_xxs[0]);
     make_iq3(fr_iq3s_grid, 512, 2, books->iq3_s[0]);
     make_iq2(fr_iq2xxs_grid, 256, books->iq2_xxs[0]);
-    make_iq2(fr_iq2xs_grid, 512, books->iq2_xs[0]);
-    make_iq2(fr_iq2s_grid, 1024, books->iq2_s[0]);
+    make_nibbles(fr_iq2xs_grid, 512, level_above_sign, books->iq2_xs);
+    make_nibbles(fr_iq2s_grid, 1024, level_above_sign, books->iq2_s);
 }
 
 void cpu_native_tables_make(void)

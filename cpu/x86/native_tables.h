@@ -12,8 +12,10 @@ typedef struct {
     _Alignas(64) uint8_t iq3_s[2][512];
     /* Levels 0..2 (values 8, 25, 43) of lanes 0..3 and 4..7, two bits each. */
     _Alignas(64) uint8_t iq2_xxs[2][256];
-    _Alignas(64) uint8_t iq2_xs[2][512];
-    _Alignas(64) uint8_t iq2_s[2][1024];
+    /* A nibble a lane, of lanes 0..3 the low ones of four bytes, of 4..7 the high ones: level << 1,
+     * which leaves room for a sign. */
+    _Alignas(64) uint32_t iq2_xs[512];
+    _Alignas(64) uint32_t iq2_s[1024];
 } cpu_native_codebooks;
 
 extern cpu_native_codebooks cpu_native_books;

@@ -16,9 +16,10 @@
  *   native: 16 rows, 1312 bytes
  *     0         d of the rows
  *     32        sc
- *     160       low bytes of the indices
+ *     160       per 32 weights 4 bytes a row: three indices of 10 bits and the two high bits of the
+ *               fourth
  *     672       signs
- *     1184      high bits of the indices: 64 bytes per 128 weights, bits 2b of sub-block b
+ *     1184      low bytes of every fourth index: 64 bytes per 128 weights
  */
 #ifndef FR_QUANT_TYPES_IQ2_S_H
 #define FR_QUANT_TYPES_IQ2_S_H
@@ -45,9 +46,10 @@
 #define FR_T_NATIVE(P, M, X)                                                                       \
     P(d, 2 * k, 0, 16, 0)                                                                          \
     FR_SCALE_LANES_16(P, sc, 32)                                                                   \
-    P(g, FR_GROUPS_8(160), 0, 8, 0)                                                                \
-    P(s8, FR_GROUPS_8(672), 0, 8, 0)                                                               \
-    P(g, 1184 + 64 * (t / 16) + 4 * k + t % 4, 2 * (t / 4 % 4), 2, 8)
+    P(g, t % 4 < 3 ? 160 + 64 * (t / 4) + 4 * k : 1184 + 64 * (t / 16) + 4 * k + t / 4 % 4,        \
+      t % 4 < 3 ? 10 * (t % 4) : 0, 8, 0)                                                          \
+    P(g, 160 + 64 * (t / 4) + 4 * k, 10 * (t % 4) + 8 - 8 * (t % 4 / 3), 2, 8)                     \
+    P(s8, FR_GROUPS_8(672), 0, 8, 0)
 #define FR_T_VALUE(F)                                                                              \
     fr_val_f16(F(d, 0)) * (0.5f + F(sc, e / 16)) * 0.25f *                                         \
         fr_grid_u8(FR_TABLE_AT(fr_iq2s_grid)[F(g, e / 8)], e % 8) *                                \

@@ -13,8 +13,8 @@
  *   native: 16 rows, 1184 bytes
  *     0         d of the rows
  *     32        sc
- *     160       low bytes of the indices
- *     672       running xor of the signs, ninth bit of the index in bit 7
+ *     160       the words as in iq2_xs_r4, 128 bytes per 32 weights: first two, then two, of each
+ * row
  */
 #ifndef FR_QUANT_TYPES_IQ2_XS_H
 #define FR_QUANT_TYPES_IQ2_XS_H
@@ -39,9 +39,8 @@
 #define FR_T_NATIVE(P, M, X)                                                                       \
     P(d, 2 * k, 0, 16, 0)                                                                          \
     FR_SCALE_LANES_16(P, sc, 32)                                                                   \
-    P(g, FR_GROUPS_8(160), 0, 8, 0)                                                                \
-    X(s7, FR_GROUPS_8(672), 0, 7, 0, fr_code_running_xor)                                          \
-    P(g, FR_GROUPS_8(672), 7, 1, 8)
+    P(g, 160 + 64 * (t / 2) + 4 * k + 2 * (t % 2), 0, 9, 0)                                        \
+    X(s7, 160 + 64 * (t / 2) + 4 * k + 2 * (t % 2), 9, 7, 0, fr_code_running_xor)
 #define FR_T_VALUE(F)                                                                              \
     fr_val_f16(F(d, 0)) * (0.5f + F(sc, e / 16)) * 0.25f *                                         \
         fr_grid_u8(FR_TABLE_AT(fr_iq2xs_grid)[F(g, e / 8)], e % 8) *                               \
