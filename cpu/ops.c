@@ -299,3 +299,9 @@ void fr_cpu_router(fr_cpu *cpu, const fr_cpu_router_args *args)
 {
     for_rows(cpu, args->n_tokens, args->n_expert * args->n_used, router_row, args);
 }
+
+void fr_cpu_router_here(const fr_cpu_router_args *args)
+{
+    for (int64_t t = 0; t < args->n_tokens; t++)
+        router_row(args, t);
+}

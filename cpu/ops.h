@@ -52,6 +52,9 @@ typedef struct {
 } fr_cpu_router_args;
 void fr_cpu_router(fr_cpu *cpu, const fr_cpu_router_args *args);
 
+/* The same by the calling thread alone, so inside jobs too. */
+void fr_cpu_router_here(const fr_cpu_router_args *args);
+
 /* ---- KV cache and attention (cpu/attn*.c)
  * -------------------------------------------------------------- */
 
@@ -115,6 +118,7 @@ typedef struct {
     float *o;
     int64_t ldo, o_stride;
     float *state; /* n_tokens x n_heads x 2 */
+    bool rounded; /* expanded only: 16 bits for each number are enough, where they are faster */
 } fr_cpu_attn_args;
 
 typedef struct {

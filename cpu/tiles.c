@@ -1,5 +1,6 @@
 #include "cpu/tiles.h"
 
+#include <assert.h>
 #include <stdatomic.h>
 
 #include "cpu/kernels.h"
@@ -23,6 +24,51 @@ void cpu_home_rows(int64_t n_rows, int n_shares, int share, int64_t *from, int64
                  from, to);
 }
 
+static int64_t tiles_of_mat(const cpu_tiles *t, int64_t from, int64_t to)
+{
+    return (to - from + t->tile_rows - 1) / t->tile_rows;
+}
+
+static void open_lanes(cpu_tiles *t, int share)
+{
+    const cpu_tiles_share *s = &t->shares[share];
+    int64_t n = tiles_of_mat(t, s->from, s->to) * t->n_mat;
+    assert(n >= 0 && n <= INT32_MAX);
+    for (int l = 0; l < t->n_lanes; l++) {
+        uint64_t next = (uint64_t)(n * l / t->n_lanes), end = (uint64_t)(n * (l + 1) / t->n_lanes);
+        atomic_store_explicit(&t->lanes[share * t->n_lanes + l].span, end << 32 | next,
+                              memory_order_relaxed);
+    }
+}
+
+/* The first or the last tile that a lane has left. */
+static bool take(cpu_tiles_lane *l, bool first, int64_t *tile)
+{
+    uint64_t span = atomic_load_explicit(&l->span, memory_order_relaxed);
+    for (;;) {
+        uint64_t next = (uint32_t)span, end = span >> 32;
+        if (next >= end)
+            return false;
+        uint64_t left = first ? span + 1 : span - ((uint64_t)1 << 32);
+        if (atomic_compare_exchange_weak_explicit(&l->span, &span, left, memory_order_relaxed,
+                                                  memory_order_relaxed)) {
+            *tile = (int64_t)(first ? next : end - 1);
+            return true;
+        }
+    }
+}
+
+/* Of the thread's own lane, then of the others of its share. */
+static bool claim(cpu_tiles *t, const cpu_walk *w, int64_t *tile)
+{
+    for (int k = 0; k < t->n_lanes; k++) {
+        int lane = (w->i_thread + k) % t->n_lanes;
+        if (take(&t->lanes[w->share * t->n_lanes + lane], k == 0, tile))
+            return true;
+    }
+    return false;
+}
+
 void cpu_tiles_cut(cpu_tiles *t, const fr_cpu *cpu, cpu_deal deal, int64_t n_mat, int64_t n_rows,
                    int64_t tile_rows, int64_t grain)
 {
@@ -32,10 +78,14 @@ void cpu_tiles_cut(cpu_tiles *t, const fr_cpu *cpu, cpu_deal deal, int64_t n_mat
     t->tile_rows = tile_rows;
     t->grain = grain;
     t->n_shares = cpu_pool_n_shares(cpu->pool);
+    int per_share = (fr_cpu_n_threads(cpu) + t->n_shares - 1) / t->n_shares;
+    t->n_lanes =
+        per_share < CPU_TILE_LANES / t->n_shares ? per_share : CPU_TILE_LANES / t->n_shares;
     for (int s = 0; s < t->n_shares; s++) {
         cpu_tiles_share *share = &t->shares[s];
         cpu_home_rows(n_rows, t->n_shares, s, &share->from, &share->to);
-        atomic_store_explicit(&share->next, 0, memory_order_relaxed);
+        if (deal == CPU_DEAL_CLAIM)
+            open_lanes(t, s);
     }
 }
 
@@ -52,7 +102,7 @@ cpu_walk cpu_tiles_walk(const cpu_tiles *t, int i_thread, int n_threads)
 static bool nth_tile(const cpu_tiles *t, int64_t i, int64_t mat, int64_t step, int64_t n_mat,
                      int64_t from, int64_t to, cpu_tile *out)
 {
-    int64_t per_mat = (to - from + t->tile_rows - 1) / t->tile_rows;
+    int64_t per_mat = tiles_of_mat(t, from, to);
     if (per_mat <= 0 || i >= per_mat * n_mat)
         return false;
     out->mat = mat + i / per_mat * step;
@@ -94,21 +144,21 @@ static bool next_of_mats(const cpu_tiles *t, const cpu_walk *w, int64_t i, cpu_t
     }
     if (nth_tile(t, i, w->i_thread, n, rounds, s->from, s->to, out))
         return true;
-    int64_t per_mat = (s->to - s->from + t->tile_rows - 1) / t->tile_rows;
+    int64_t per_mat = tiles_of_mat(t, s->from, s->to);
     return next_of_rows(t, w, i - per_mat * rounds, n * rounds, out);
 }
 
 static bool next_of_share(cpu_tiles *t, cpu_walk *w, cpu_tile *out)
 {
-    cpu_tiles_share *s = &t->shares[w->share];
+    const cpu_tiles_share *s = &t->shares[w->share];
+    int64_t tile;
     switch (t->deal) {
     case CPU_DEAL_ROWS:
         return next_of_rows(t, w, w->at++, 0, out);
     case CPU_DEAL_MATS:
         return next_of_mats(t, w, w->at++, out);
     default:
-        return nth_tile(t, atomic_fetch_add_explicit(&s->next, 1, memory_order_relaxed), 0, 1,
-                        t->n_mat, s->from, s->to, out);
+        return claim(t, w, &tile) && nth_tile(t, tile, 0, 1, t->n_mat, s->from, s->to, out);
     }
 }
 

@@ -11,7 +11,8 @@
 
 /* How the tiles of a share come to its threads. */
 typedef enum {
-    CPU_DEAL_CLAIM, /* whoever is free claims the next one, matrix after matrix */
+    CPU_DEAL_CLAIM, /* each begins with a part of its own, matrix after matrix, so that it reads one
+                       stream; who is done takes the last ones of others */
     CPU_DEAL_ROWS,  /* each has its part of the rows of every matrix */
     CPU_DEAL_MATS,  /* each has whole matrices; where they are fewer than threads, groups of threads
                        have one; what is left over is cut as ROWS */
@@ -21,16 +22,24 @@ typedef enum {
 const char *cpu_deal_name(cpu_deal deal);
 
 typedef struct {
-    _Alignas(64) _Atomic int64_t next; /* CLAIM: the next tile */
-    int64_t from, to;                  /* rows of every matrix */
+    int64_t from, to; /* rows of every matrix */
 } cpu_tiles_share;
+
+enum { CPU_TILE_LANES = 32 };
+
+/* CLAIM: some tiles in a row of a share, whose threads begin with one of its lanes each (with many
+ * threads, several with one). */
+typedef struct {
+    _Alignas(64) _Atomic uint64_t span; /* next tile, and above it 32 bits of the end */
+} cpu_tiles_lane;
 
 typedef struct {
     const fr_cpu *cpu;
     cpu_deal deal;
     int64_t n_mat, tile_rows, grain;
-    int n_shares;
+    int n_shares, n_lanes; /* lanes of each share; those of share s begin at s * n_lanes */
     cpu_tiles_share shares[CPU_MAX_NODES];
+    cpu_tiles_lane lanes[CPU_TILE_LANES];
 } cpu_tiles;
 
 /* The rows of every matrix of n_rows that belong to a share: [*from, *to). Borders are multiples of

@@ -233,6 +233,24 @@ static uint64_t layer_moe_bytes(const sizes *s, const fr_weight *gate, const fr_
            FR_MEM_ALIGN;
 }
 
+/* The feed-forward part of a layer for one token (cpu/token_ffn.c). */
+static uint64_t token_ffn_bytes(const sizes *s, int layer)
+{
+    static const fr_role gates[] = {FR_ROLE_FFN_GATE, FR_ROLE_FFN_GATE_SHEXP,
+                                    FR_ROLE_FFN_GATE_EXPS};
+    uint64_t bytes = 2 * act_bytes(1, s->m->hp.n_embd) + FR_MEM_ALIGN +
+                     (uint64_t)s->n_threads * aligned(MAX_TILE_ROWS * sizeof(float));
+    for (int i = 0; i < 3; i++) {
+        int w = fr_model_weight_of(s->m, layer, gates[i]);
+        if (w < 0)
+            continue;
+        int64_t n = gates[i] == FR_ROLE_FFN_GATE_EXPS ? s->m->hp.n_expert_used : 1;
+        int64_t n_ff = s->m->weights[w].shape.rows;
+        bytes += aligned((uint64_t)(n * n_ff) * sizeof(float)) + act_bytes(n, n_ff);
+    }
+    return bytes;
+}
+
 static uint64_t cpu_moe_bytes(const sizes *s)
 {
     const fr_graph *g = &s->p->graphs[PASS_DIRECT];
@@ -244,6 +262,8 @@ static uint64_t cpu_moe_bytes(const sizes *s)
                                                  &s->m->weights[n->weight[1]].shape,
                                                  &s->m->weights[n->weight[2]].shape));
     }
+    for (int il = 0; il < s->m->hp.n_layer; il++)
+        most = max_u64(most, token_ffn_bytes(s, il));
     return most;
 }
 

@@ -41,54 +41,66 @@ static fr_stream_mode choose_stream(const fr_exec *x)
     return x->batch->n_tokens >= x->stream_from ? FR_STREAM_TOKENS : FR_STREAM_NONE;
 }
 
-static fr_status run_here(fr_exec *x, const fr_step *step, fr_err *err)
+/* *n: of the steps that follow one another; how many of them were run. */
+static fr_status run_here(fr_exec *x, const fr_step *step, int *n, fr_err *err)
 {
-    const fr_node *n = &x->graph->nodes[step->node];
+    const fr_node *node = &x->graph->nodes[step->node];
+    int n_left = *n;
+    *n = 1;
     if (step->device != FR_PLAN_CPU)
-        return exec_gpu_run(x, n, step->device, err);
+        return exec_gpu_run(x, node, step->device, err);
     FR_TRY(exec_gpus_meet(x, err));
-    return exec_cpu_run(x, n, err);
+    int done;
+    FR_TRY(exec_cpu_run_fused(x, step, n_left, &done, err));
+    *n = done > 0 ? done : 1;
+    return done > 0 ? FR_OK : exec_cpu_run(x, node, err);
 }
 
-static fr_status run_step(fr_exec *x, const fr_step *step, fr_err *err)
+static fr_status run_step(fr_exec *x, const fr_step *step, int *n, fr_err *err)
 {
+    if (step->kind == FR_STEP_RUN)
+        return run_here(x, step, n, err);
+    *n = 1;
     switch (step->kind) {
-    case FR_STEP_RUN:
-        return run_here(x, step, err);
     case FR_STEP_STREAM:
         return exec_stream(x, step, err);
     case FR_STEP_COPY:
         return exec_gpus_copy(x, step, err);
     case FR_STEP_SUM:
         return exec_gpus_sum(x, step, err);
+    default:
+        return FR_EINTERNAL;
     }
-    return FR_EINTERNAL;
 }
 
 /* Of a node on a GPU, what is measured is the issuing. */
-static fr_status run_measured(fr_exec *x, const fr_step *step, fr_err *err)
+static fr_status run_measured(fr_exec *x, const fr_step *step, int *n, fr_err *err)
 {
     if (!x->profile || step->node == x->graph->n_nodes)
-        return run_step(x, step, err);
+        return run_step(x, step, n, err);
     memset(x->moe_seconds, 0, sizeof x->moe_seconds);
+    memset(x->ffn_seconds, 0, sizeof x->ffn_seconds);
     exec_moment from = exec_profile_now(x->cpu);
-    fr_status st = run_step(x, step, err);
+    fr_status st = run_step(x, step, n, err);
     exec_moment to = exec_profile_now(x->cpu);
     exec_profile_node(x->profile, x->m, &x->graph->nodes[step->node], x->batch->n_tokens, &from,
-                      &to, x->moe_seconds);
+                      &to, x->moe_seconds, x->ffn_seconds);
     return st;
 }
 
 static fr_status run_steps(fr_exec *x, const fr_schedule *s, fr_err *err)
 {
-    int n_nodes = x->graph->n_nodes + 1;
+    int n_nodes = x->graph->n_nodes + 1, n;
     if (x->batch->n_outputs == 0)
         n_nodes = x->graph->first_output_node;
-    for (int i = 0; i < s->n_steps; i++) {
+    for (int i = 0; i < s->n_steps; i += n) {
+        n = s->n_steps - i;
         if (atomic_load_explicit(x->batch->cancel, memory_order_relaxed))
             return fr_fail(err, FR_ECANCELLED, "computation: stopped by the user");
         if (s->steps[i].node < n_nodes)
-            FR_TRY(run_measured(x, &s->steps[i], err));
+            FR_TRY(run_measured(x, &s->steps[i], &n, err));
+        else
+            n = 1;
     }
     return FR_OK;
 }

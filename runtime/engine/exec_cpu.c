@@ -42,16 +42,33 @@ static void tell(const fr_exec *x, int weight, int64_t n_mat, const float *rows,
                    &(fr_observation){w->name, n_mat, rows, ldx, n_rows, cols, mats, per_row});
 }
 
+fr_act_type exec_cpu_act_type(const fr_exec *x, const fr_node *n)
+{
+    fr_weight w = exec_as_read_by(exec_cpu_weight(x, n->weight[0]), n->in[0]);
+    return fr_cpu_act_type(x->cpu, &w);
+}
+
+void exec_cpu_products(fr_exec *x, const fr_node *const *nodes, int n)
+{
+    fr_view in = nodes[0]->in[0];
+    fr_weight w[FR_CPU_MOST_PRODUCTS];
+    fr_cpu_product products[FR_CPU_MOST_PRODUCTS];
+    const fr_act *act = prepare(x, in, exec_cpu_act_type(x, nodes[0]));
+    int64_t ldx = in.n > 1 ? in.stride : exec_ld(x, in);
+    for (int i = 0; i < n; i++) {
+        int weight = nodes[i]->weight[0];
+        fr_view out = nodes[i]->out[0];
+        w[i] = exec_as_read_by(exec_cpu_weight(x, weight), in);
+        products[i] = (fr_cpu_product){&w[i], act, exec_cpu_data(x, out), exec_ld(x, out)};
+        tell(x, weight, w[i].n_mat, exec_cpu_data(x, in), ldx, act->n_rows, act->cols, NULL, 0);
+    }
+    fr_cpu_products(x->cpu, products, n, exec_rows(x, in.value));
+}
+
 static fr_status run_matmul(fr_exec *x, const fr_node *n, fr_err *err)
 {
     (void)err;
-    fr_weight w = exec_as_read_by(exec_cpu_weight(x, n->weight[0]), n->in[0]);
-    const fr_act *act = prepare(x, n->in[0], fr_cpu_act_type(x->cpu, &w));
-    int64_t ldx = n->in[0].n > 1 ? n->in[0].stride : exec_ld(x, n->in[0]);
-    tell(x, n->weight[0], w.n_mat, exec_cpu_data(x, n->in[0]), ldx, act->n_rows, act->cols, NULL,
-         0);
-    fr_cpu_matmul(x->cpu, &w, act, exec_rows(x, n->in[0].value), exec_cpu_data(x, n->out[0]),
-                  exec_ld(x, n->out[0]));
+    exec_cpu_products(x, &n, 1);
     return FR_OK;
 }
 
@@ -116,27 +133,33 @@ static fr_status run_gather(fr_exec *x, const fr_node *n, fr_err *err)
     return FR_OK;
 }
 
+fr_cpu_router_args exec_cpu_router_args(const fr_exec *x, const fr_node *n)
+{
+    const fr_hparams *hp = &x->m->hp;
+    float *logits = exec_cpu_data(x, n->in[0]);
+    return (fr_cpu_router_args){
+        .n_tokens = exec_rows(x, n->in[0].value),
+        .n_expert = hp->n_expert,
+        .n_used = hp->n_expert_used,
+        .n_groups = hp->n_expert_group,
+        .n_groups_used = hp->n_expert_group_used,
+        .sigmoid = hp->gating == FR_GATING_SIGMOID,
+        .norm = hp->expert_weights_norm,
+        .scale = hp->expert_weights_scale,
+        .logits = logits,
+        .scores = logits,
+        .bias = vector_of(x, n->weight[0]),
+        .ids = (int32_t *)(void *)exec_cpu_data(x, n->out[0]),
+        .weights = exec_cpu_data(x, n->out[1]),
+        .scratch = x->router,
+    };
+}
+
 static fr_status run_router(fr_exec *x, const fr_node *n, fr_err *err)
 {
     (void)err;
-    const fr_hparams *hp = &x->m->hp;
-    float *logits = exec_cpu_data(x, n->in[0]);
-    fr_cpu_router(x->cpu, &(fr_cpu_router_args){
-                              .n_tokens = exec_rows(x, n->in[0].value),
-                              .n_expert = hp->n_expert,
-                              .n_used = hp->n_expert_used,
-                              .n_groups = hp->n_expert_group,
-                              .n_groups_used = hp->n_expert_group_used,
-                              .sigmoid = hp->gating == FR_GATING_SIGMOID,
-                              .norm = hp->expert_weights_norm,
-                              .scale = hp->expert_weights_scale,
-                              .logits = logits,
-                              .scores = logits,
-                              .bias = vector_of(x, n->weight[0]),
-                              .ids = (int32_t *)(void *)exec_cpu_data(x, n->out[0]),
-                              .weights = exec_cpu_data(x, n->out[1]),
-                              .scratch = x->router,
-                          });
+    fr_cpu_router_args args = exec_cpu_router_args(x, n);
+    fr_cpu_router(x->cpu, &args);
     return FR_OK;
 }
 

@@ -1,6 +1,6 @@
 /* Between the files of the CPU's part of a step: exec_cpu.c (products and small operations, the
- * table of operations), exec_cpu_attn.c (KV cache and attention), exec_cpu_open.c (the scratch of
- * both). */
+ * table of operations), exec_cpu_fuse.c (several nodes as one job), exec_cpu_attn.c (KV cache and
+ * attention), exec_cpu_open.c (the scratch of all). */
 #ifndef FR_ENGINE_EXEC_CPU_INTERNAL_H
 #define FR_ENGINE_EXEC_CPU_INTERNAL_H
 
@@ -15,6 +15,21 @@ static inline const fr_weight *exec_cpu_weight(const fr_exec *x, int i)
 {
     return fr_store_weight(x->store, i);
 }
+
+/* ---- exec_cpu.c ------------------------------------------------------------------------------ */
+
+/* How a MATMUL's input is prepared for its weight. */
+fr_act_type exec_cpu_act_type(const fr_exec *x, const fr_node *n);
+
+/* MATMULs of one input, prepared in one way; n <= FR_CPU_MOST_PRODUCTS. */
+void exec_cpu_products(fr_exec *x, const fr_node *const *nodes, int n);
+
+fr_cpu_router_args exec_cpu_router_args(const fr_exec *x, const fr_node *n);
+
+/* ---- exec_cpu_fuse.c ------------------------------------------------------------------------- */
+
+/* Scratch of the feed-forward parts that are one job for a single token. */
+size_t exec_cpu_ffn_bytes(const fr_exec *x);
 
 /* ---- exec_cpu_attn.c ------------------------------------------------------------------------- */
 

@@ -121,7 +121,7 @@ static fr_status open_scratch(fr_exec *x, fr_err *err)
     size_t kv_row =
         (size_t)(x->cfg.kv.k.stored > x->cfg.kv.v.stored ? x->cfg.kv.k.stored : x->cfg.kv.v.stored);
     x->act = exec_take(x, act_bytes(x), err);
-    x->moe = exec_take(x, moe_bytes(x), err);
+    x->moe = exec_take(x, max_size(moe_bytes(x), exec_cpu_ffn_bytes(x)), err);
     x->router = exec_take(x, rows * 2 * (size_t)hp->n_expert * f, err);
     x->state = exec_take(x, rows * (size_t)hp->n_head * 2 * f, err);
     x->attn = exec_take(x, attn_bytes(x), err);

@@ -1,7 +1,7 @@
 /* The executor's state, shared by its files:
  *
  *   exec.c          opening; walking the steps of a batch
- *   exec_cpu.c      nodes on the CPU (exec_cpu_attn.c, exec_cpu_open.c)
+ *   exec_cpu.c      nodes on the CPU (exec_cpu_fuse.c, exec_cpu_attn.c, exec_cpu_open.c)
  *   exec_gpus.c     devices: memory, streams, values travelling between them
  *   exec_gpu_ops.c  nodes on a GPU
  *   exec_stream.c   experts in RAM sent to the GPUs that compute them
@@ -12,6 +12,7 @@
 #define FR_ENGINE_EXEC_INTERNAL_H
 
 #include "cpu/ops.h"
+#include "cpu/token_ffn.h"
 #include "engine/exec.h"
 #include "engine/exec_profile.h"
 #include "engine/schedule.h"
@@ -82,7 +83,7 @@ struct fr_exec {
     void *observe_user;
     float *hidden;       /* while observing: inputs of the experts' down matrices */
     fr_profile *profile; /* owned; NULL: nothing is measured */
-    double moe_seconds[FR_CPU_MOE_STAGES];
+    double moe_seconds[FR_CPU_MOE_STAGES], ffn_seconds[FR_CPU_FFN_STAGES];
 
     /* of the running batch */
     const fr_exec_batch *batch;
@@ -179,6 +180,9 @@ void exec_cpu_close(fr_exec *x);
 void exec_cpu_begin(fr_exec *x);
 
 fr_status exec_cpu_run(fr_exec *x, const fr_node *n, fr_err *err);
+
+/* Runs the first steps of n as one job, where some are one; *done: how many those were, or 0. */
+fr_status exec_cpu_run_fused(fr_exec *x, const fr_step *steps, int n, int *done, fr_err *err);
 
 /* ---- exec_gpus.c -------------------------------------------------------------------------------
  */

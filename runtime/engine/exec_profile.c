@@ -97,25 +97,45 @@ static void add(fr_profile_cell *c, double wall, double busy)
     c->busy += busy;
 }
 
-void exec_profile_node(fr_profile *p, const fr_model *m, const fr_node *n, int64_t n_tokens,
-                       const exec_moment *from, const exec_moment *to, const double *moe)
+/* A job of several stages: the busy time is shared out as the wall time is. */
+static void add_stages(fr_profile_cell *cells, const fr_profile_class *classes, int n,
+                       const double *seconds, double wall, double busy)
 {
-    static const fr_profile_class stages[FR_CPU_MOE_STAGES] = {
+    for (int i = 0; i < n; i++)
+        if (seconds[i] > 0)
+            add(&cells[classes[i]], seconds[i], wall > 0 ? busy * seconds[i] / wall : 0);
+}
+
+void exec_profile_node(fr_profile *p, const fr_model *m, const fr_node *n, int64_t n_tokens,
+                       const exec_moment *from, const exec_moment *to, const double *moe,
+                       const double *ffn)
+{
+    static const fr_profile_class moe_stages[FR_CPU_MOE_STAGES] = {
         [FR_CPU_MOE_UP] = FR_PROFILE_EXPERTS_UP,
         [FR_CPU_MOE_DOWN] = FR_PROFILE_EXPERTS_DOWN,
         [FR_CPU_MOE_REST] = FR_PROFILE_EXPERTS_REST,
+    };
+    static const fr_profile_class dense_stages[FR_CPU_FFN_STAGES] = {
+        FR_PROFILE_DENSE, FR_PROFILE_DENSE, FR_PROFILE_DENSE, FR_PROFILE_DENSE, FR_PROFILE_DENSE,
+    };
+    static const fr_profile_class routed_stages[FR_CPU_FFN_STAGES] = {
+        [FR_CPU_FFN_ROUTER] = FR_PROFILE_ROUTER,     [FR_CPU_FFN_DENSE] = FR_PROFILE_SHARED,
+        [FR_CPU_FFN_UP] = FR_PROFILE_EXPERTS_UP,     [FR_CPU_FFN_REST] = FR_PROFILE_EXPERTS_REST,
+        [FR_CPU_FFN_DOWN] = FR_PROFILE_EXPERTS_DOWN,
     };
     int64_t row = n->layer < 0 ? p->n_layer : n->layer;
     fr_profile_cell *cells = p->phases[n_tokens == 1].cells + row * FR_PROFILE_COUNT;
     double wall = to->wall - from->wall;
     double busy = wall - (to->cpu.caller_wait - from->cpu.caller_wait) +
                   (to->cpu.others_busy - from->cpu.others_busy);
-    if (n->op != FR_OP_MOE) {
+    if (n->op == FR_OP_MOE)
+        add_stages(cells, moe_stages, FR_CPU_MOE_STAGES, moe, wall, busy);
+    else if (ffn[FR_CPU_FFN_DENSE] > 0 && ffn[FR_CPU_FFN_UP] == 0)
+        add_stages(cells, dense_stages, FR_CPU_FFN_STAGES, ffn, wall, busy);
+    else if (ffn[FR_CPU_FFN_UP] > 0)
+        add_stages(cells, routed_stages, FR_CPU_FFN_STAGES, ffn, wall, busy);
+    else
         add(&cells[class_of(m, n)], wall, busy);
-        return;
-    }
-    for (int i = 0; i < FR_CPU_MOE_STAGES; i++)
-        add(&cells[stages[i]], moe[i], wall > 0 ? busy * moe[i] / wall : 0);
 }
 
 void exec_profile_sampling(fr_profile *p, const exec_moment *from)
