@@ -1,5 +1,6 @@
 /* The native layout by AVX2: rows side by side, the two eights of a group in turn, block by block,
  * so that memory is read in one stream. */
+#include "cpu/repacked.h"
 #include "cpu/x86/native_rows_avx2.h"
 
 /* Rows r0 .. r0 + 15, of which some may lie outside the call, times n tokens. */
@@ -57,6 +58,8 @@ CPU_INLINE void native_dot(const cpu_dot_args *a, const rows_form *f, rows_head_
     X(iq2_s, IQ2_S, 256, 1312, 0, 16, 2, true, false)                                              \
     X(iq3_xxs, IQ3_XXS, 256, 1568, 0, 32, 2, true, false)                                          \
     X(iq3_s, IQ3_S, 256, 1760, 0, 32, 8, true, false)                                              \
+    X(iq1_s, IQ1_S, 256, 800, 0, 32, 8, true, false)                                               \
+    X(iq1_m, IQ1_M, 256, 896, 0, 16, 8, true, false)                                               \
     X(q4_0, Q4_0, 32, 288, 0, 32, 8, true, false)                                                  \
     X(q4_1, Q4_1, 32, 320, 0, 32, 8, false, true)                                                  \
     X(q5_0, Q5_0, 32, 352, 0, 32, 8, true, false)                                                  \
@@ -82,7 +85,24 @@ NATIVE_ALL(NATIVE_DEFINE)
                      .act = (WEIGHTS) == 32 ? FR_ACT_Q8_32 : FR_ACT_Q8_256,                        \
                      .grain = 2 * ROWS};
 
+/* Types that have kernels of the native form only. */
+#define NATIVE_ALONE(X) X(iq1_s, IQ1_S) X(iq1_m, IQ1_M)
+
+#define NATIVE_REPACKED(NAME, TYPE)                                                                \
+    static void repacked_##NAME(const cpu_dot_args *a)                                             \
+    {                                                                                              \
+        cpu_dot_repacked(a, FR_LAYOUT_NATIVE, dot_##NAME);                                         \
+    }
+NATIVE_ALONE(NATIVE_REPACKED)
+
+#define NATIVE_SLOTS_ALONE(NAME, TYPE)                                                             \
+    for (int layout = 0; layout < FR_LAYOUT_NATIVE; layout++)                                      \
+        t->dot[FR_TYPE_##TYPE][layout] =                                                           \
+            (cpu_kernel){#NAME ".repacked.avx2", repacked_##NAME, FR_ACT_Q8_256, 2 * ROWS, 0};
+
 void cpu_avx2_fill_native(cpu_table *t)
 {
+    cpu_native_tables_make();
     NATIVE_ALL(NATIVE_SLOT)
+    NATIVE_ALONE(NATIVE_SLOTS_ALONE)
 }

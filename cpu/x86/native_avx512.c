@@ -1,4 +1,5 @@
 /* The native layout by AVX-512 VNNI and VBMI. */
+#include "cpu/repacked.h"
 #include "cpu/x86/gemm_native_avx512.h"
 #include "cpu/x86/native_codes_avx512.h"
 
@@ -21,7 +22,9 @@
     X(iq2_xs, IQ2_XS, 1184, 0, 16, 64, 0, 0, 0, false, false)                                      \
     X(iq2_s, IQ2_S, 1312, 0, 16, 64, 0, 0, 0, false, false)                                        \
     X(iq3_xxs, IQ3_XXS, 1568, 0, 32, 64, 0, 0, 0, true, false)                                     \
-    X(iq3_s, IQ3_S, 1760, 0, 32, 64, 0, 0, 0, true, false)
+    X(iq3_s, IQ3_S, 1760, 0, 32, 64, 0, 0, 0, true, false)                                         \
+    X(iq1_s, IQ1_S, 800, 0, 32, 16, 0, 0, 0, false, false)                                         \
+    X(iq1_m, IQ1_M, 896, 0, 16, 16, 0, 0, 0, false, false)
 
 /* Blocks of 32. X(NAME, TYPE, bytes of sixteen rows' block, offset, minima) */
 #define NATIVE_ALL_32(X)                                                                           \
@@ -70,9 +73,25 @@ NATIVE_ALL_32(NATIVE_DEFINE_32)
 #define NATIVE_SLOT(NAME, TYPE, ...)    NATIVE_SLOT_OF(NAME, TYPE, FR_ACT_Q8_256)
 #define NATIVE_SLOT_32(NAME, TYPE, ...) NATIVE_SLOT_OF(NAME, TYPE, FR_ACT_Q8_32)
 
+/* Types that have kernels of the native form only. */
+#define NATIVE_ALONE(X) X(iq1_s, IQ1_S) X(iq1_m, IQ1_M)
+
+#define NATIVE_REPACKED(NAME, TYPE)                                                                \
+    static void repacked_##NAME(const cpu_dot_args *a)                                             \
+    {                                                                                              \
+        cpu_dot_repacked(a, FR_LAYOUT_NATIVE, dot_##NAME);                                         \
+    }
+NATIVE_ALONE(NATIVE_REPACKED)
+
+#define NATIVE_SLOTS_ALONE(NAME, TYPE)                                                             \
+    for (int layout = 0; layout < FR_LAYOUT_NATIVE; layout++)                                      \
+        t->dot[FR_TYPE_##TYPE][layout] = (cpu_kernel){#NAME ".repacked.avx512", repacked_##NAME,   \
+                                                      FR_ACT_Q8_256, NATIVE_ROWS, 0};
+
 void cpu_avx512_fill_native(cpu_table *t)
 {
     cpu_native_tables_make();
     NATIVE_ALL(NATIVE_SLOT)
     NATIVE_ALL_32(NATIVE_SLOT_32)
+    NATIVE_ALONE(NATIVE_SLOTS_ALONE)
 }

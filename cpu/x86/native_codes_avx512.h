@@ -866,6 +866,89 @@ N_SCALE(iq2_s)
     return lane_scale(h->lanes[s / 8], t->t[1], s % 8);
 }
 
+/* iq1: entries of 12 bits, an index and above it x, which every lane has a nibble for: what eight
+ * times the weight is. */
+N_TABLES(iq1_s)
+{
+    static const int8_t values[16] = {-7, 1, 9, 0, -9, -1, 7};
+    t->t[0] = table_of(values, 16, 0, 16);
+    t->t[1] = _mm512_castps_si512(_mm512_setr_ps(1, 3, 5, 7, 9, 11, 13, 15, 1, 3, 5, 7, 9, 11, 13,
+                                                 15)); /* bit 3 is not sc's */
+}
+
+N_HEAD(iq1_s)
+{
+    (void)meta;
+    d_of_eighths(p, h);
+}
+
+CPU_INLINE void weights_of_iq1(__m512i index, __m512i table, __m512i w[2])
+{
+    const __m512i nibbles = words_of(cpu_native_books.iq1, index);
+    w[0] = byte_of(table, nibbles);
+    w[1] = byte_of(table, right(nibbles, 4));
+}
+
+/* (v & mask) | other. */
+CPU_INLINE __m512i part_or(__m512i v, const int mask, __m512i other)
+{
+    return _mm512_ternarylogic_epi32(v, _mm512_set1_epi32(mask), other, 0xEA);
+}
+
+N_CODES(iq1_s)
+{
+    const __m512i two = load_64(p + 32 + 64 * b), more = load_64(p + 544 + 64 * (b / 2));
+    const __m512i tops = _mm512_srli_epi32(more, b % 2 ? 9 : 4); /* of the third index, and x */
+    const __m512i x = _mm512_and_si512(tops, _mm512_set1_epi32(2048));
+    const __m512i index[4] = {part_or(two, 2047, x), part_or(_mm512_srli_epi32(two, 11), 2047, x),
+                              part_or(tops, 3072, _mm512_srli_epi32(two, 22)),
+                              b % 2 ? _mm512_or_si512(_mm512_srli_epi32(more, 21), x)
+                                    : part_or(more, 2047, x)};
+    for (int i = 0; i < 4; i++)
+        weights_of_iq1(index[i], t->t[0], w + 2 * i);
+}
+
+N_SCALE(iq1_s)
+{
+    (void)h;
+    const __m512i index = _mm512_srli_epi32(load_64(p + 544 + 64 * (s / 2)), s % 2 ? 16 : 11);
+    return _mm512_permutexvar_ps(index, _mm512_castsi512_ps(t->t[1]));
+}
+
+N_TABLES(iq1_m)
+{
+    tables_iq1_s(t);
+}
+
+/* Lanes of ten scales of 3 bits, and of the six that follow. */
+N_HEAD(iq1_m)
+{
+    (void)meta;
+    d_of_eighths(p, h);
+    h->lanes[0] = load_64(p + 32);
+    h->lanes[1] = _mm512_or_si512(_mm512_srli_epi32(h->lanes[0], 30),
+                                  _mm512_slli_epi32(_mm512_cvtepu16_epi32(avx2_load(p + 96)), 2));
+}
+
+N_CODES(iq1_m)
+{
+    const __m512i two = load_64(p + 128 + 64 * b), more = load_64(p + 640 + 64 * (b / 2));
+    const __m512i twelve = _mm512_set1_epi32(4095);
+    const __m512i index[4] = {
+        _mm512_and_si512(two, twelve), _mm512_and_si512(_mm512_srli_epi32(two, 12), twelve),
+        part_or(_mm512_srli_epi32(more, b % 2 ? 8 : 4), 0xF00, _mm512_srli_epi32(two, 24)),
+        b % 2 ? _mm512_srli_epi32(more, 20) : _mm512_and_si512(more, twelve)};
+    for (int i = 0; i < 4; i++)
+        weights_of_iq1(index[i], t->t[0], w + 2 * i);
+}
+
+N_SCALE(iq1_m)
+{
+    (void)p;
+    const __m512i index = _mm512_srli_epi32(h->lanes[s / 10], 3 * (unsigned)(s % 10));
+    return _mm512_permutexvar_ps(index, _mm512_castsi512_ps(t->t[1]));
+}
+
 /* ---- blocks of 32 ---------------------------------------------------------------------------- */
 
 #define N_HEAD_D(NAME)                                                                             \

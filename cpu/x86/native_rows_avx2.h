@@ -4,6 +4,7 @@
 #define FR_CPU_X86_NATIVE_ROWS_AVX2_H
 
 #include "cpu/x86/codes_avx2.h"
+#include "cpu/x86/native_tables.h"
 
 #define R_HEAD(NAME)  CPU_INLINE void head_8_##NAME(const rows_at *at, rows_head *h)
 #define R_CODES(NAME) CPU_INLINE void codes_8_##NAME(const rows_at *at, int b, __m256i w[8])
@@ -505,6 +506,71 @@ R_CODES(iq2_s)
     last = _mm256_or_si256(last, _mm256_slli_epi32(_mm256_srli_epi32(v, 30), 8));
     grid_8(fr_iq2s_grid, last, w + 6);
     apply_eight_signs(half_lanes(at, 672 + 64 * b), w);
+}
+
+/* iq1, as in native_codes_avx512.h: entries of 12 bits, an index and x. */
+CPU_INLINE void weights_of_iq1(__m256i index, __m256i w[2])
+{
+    const __m256i values = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(-7, 1, 9, 0, -9, -1, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0));
+    __m256i nibbles =
+        _mm256_i32gather_epi32((const int *)(const void *)cpu_native_books.iq1, index, 4);
+    w[0] = _mm256_shuffle_epi8(values, low_nibbles(nibbles));
+    w[1] = _mm256_shuffle_epi8(values, high_nibbles(nibbles));
+}
+
+CPU_INLINE __m256i lanes_and(__m256i v, const int mask)
+{
+    return _mm256_and_si256(v, _mm256_set1_epi32(mask));
+}
+
+/* 2 * sc + 1 of three bits from bit n on. */
+CPU_INLINE void put_iq1_scale(__m256i lanes, const int n, int8_t out[ROWS])
+{
+    __m256i sc = lanes_and(_mm256_srl_epi32(lanes, _mm_cvtsi32_si128(n)), 7);
+    sc = _mm256_add_epi32(_mm256_add_epi32(sc, sc), _mm256_set1_epi32(1));
+    __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(sc), _mm256_extracti128_si256(sc, 1));
+    _mm_storel_epi64((__m128i *)(void *)out, _mm_packs_epi16(words, words));
+}
+
+R_HEAD(iq1_s)
+{
+    h->d = _mm256_mul_ps(half_halves(at, 0), _mm256_set1_ps(0.125f));
+    for (int s = 0; s < 8; s++)
+        put_iq1_scale(half_lanes(at, 544 + 64 * (s / 2)), s % 2 ? 16 : 11, h->sc[s]);
+}
+
+R_CODES(iq1_s)
+{
+    const __m256i two = half_lanes(at, 32 + 64 * b), more = half_lanes(at, 544 + 64 * (b / 2));
+    const __m256i tops = _mm256_srl_epi32(more, _mm_cvtsi32_si128(b % 2 ? 9 : 4));
+    const __m256i x = lanes_and(tops, 2048);
+    const __m256i last = lanes_and(_mm256_srl_epi32(more, _mm_cvtsi32_si128(b % 2 ? 21 : 0)), 2047);
+    weights_of_iq1(_mm256_or_si256(lanes_and(two, 2047), x), w);
+    weights_of_iq1(_mm256_or_si256(lanes_and(_mm256_srli_epi32(two, 11), 2047), x), w + 2);
+    weights_of_iq1(_mm256_or_si256(_mm256_srli_epi32(two, 22), lanes_and(tops, 3072)), w + 4);
+    weights_of_iq1(_mm256_or_si256(last, x), w + 6);
+}
+
+R_HEAD(iq1_m)
+{
+    h->d = _mm256_mul_ps(half_halves(at, 0), _mm256_set1_ps(0.125f));
+    const __m256i ten = half_lanes(at, 32);
+    const __m256i upper = _mm256_cvtepu16_epi32(avx2_load_half(at->p[0] + 96 + 16 * at->half));
+    const __m256i six = _mm256_or_si256(_mm256_srli_epi32(ten, 30), _mm256_slli_epi32(upper, 2));
+    for (int s = 0; s < 16; s++)
+        put_iq1_scale(s < 10 ? ten : six, 3 * (s % 10), h->sc[s]);
+}
+
+R_CODES(iq1_m)
+{
+    const __m256i two = half_lanes(at, 128 + 64 * b), more = half_lanes(at, 640 + 64 * (b / 2));
+    const __m256i tops = _mm256_srl_epi32(more, _mm_cvtsi32_si128(b % 2 ? 8 : 4));
+    weights_of_iq1(lanes_and(two, 4095), w);
+    weights_of_iq1(lanes_and(_mm256_srli_epi32(two, 12), 4095), w + 2);
+    weights_of_iq1(_mm256_or_si256(_mm256_srli_epi32(two, 24), lanes_and(tops, 0xF00)), w + 4);
+    weights_of_iq1(lanes_and(_mm256_srl_epi32(more, _mm_cvtsi32_si128(b % 2 ? 20 : 0)), 4095),
+                   w + 6);
 }
 
 /* ---- blocks of 32 ---------------------------------------------------------------------------- */

@@ -43,6 +43,11 @@ static uint32_t level_above_sign(int value)
     return (uint32_t)(value / 16) << 1;
 }
 
+static uint32_t lane_plus_1(int byte)
+{
+    return (uint32_t)(byte + 1) & 3;
+}
+
 static void make_all(void)
 {
     cpu_native_codebooks *books = &cpu_native_books;
@@ -51,6 +56,9 @@ static void make_all(void)
     make_iq2(fr_iq2xxs_grid, 256, books->iq2_xxs[0]);
     make_nibbles(fr_iq2xs_grid, 512, level_above_sign, books->iq2_xs);
     make_nibbles(fr_iq2s_grid, 1024, level_above_sign, books->iq2_s);
+    make_nibbles(fr_iq1s_grid, 2048, lane_plus_1, books->iq1);
+    for (int i = 0; i < 2048; i++)
+        books->iq1[2048 + i] = books->iq1[i] | 0x44444444;
 }
 
 void cpu_native_tables_make(void)

@@ -16,6 +16,8 @@ typedef struct {
      * which leaves room for a sign. */
     _Alignas(64) uint32_t iq2_xs[512];
     _Alignas(64) uint32_t iq2_s[1024];
+    /* Nibbles in the same order: lane + 1, and bit 2 where bit 11 of the index is set (x). */
+    _Alignas(64) uint32_t iq1[4096];
 } cpu_native_codebooks;
 
 extern cpu_native_codebooks cpu_native_books;

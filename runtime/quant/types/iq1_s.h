@@ -9,6 +9,11 @@
  *     0         d of the rows
  *     8         indices, 4 a row
  *     136       per 32 weights the words of the rows
+ *   native: 16 rows, 800 bytes
+ *     0         d of the rows
+ *     32        per 32 weights 4 bytes a row: two indices of 11 bits, ten bits of the third
+ *     544       per 64 weights 4 bytes a row, from bit 0: the fourth index, sc, the eleventh bit of
+ *               the third, x; then, for the second 32, sc, the eleventh bit, x, the fourth index
  */
 #ifndef FR_QUANT_TYPES_IQ1_S_H
 #define FR_QUANT_TYPES_IQ1_S_H
@@ -31,6 +36,17 @@
     P(g, 136 + 8 * (t / 4) + 2 * k, 3 * (t % 4), 3, 8)                                             \
     P(sc, 136 + 8 * s + 2 * k, 12, 3, 0)                                                           \
     P(x, 136 + 8 * s + 2 * k, 15, 1, 0)
+#define FR_T_NATIVE(P, M, X)                                                                       \
+    P(d, 2 * k, 0, 16, 0)                                                                          \
+    P(g, t % 4 < 3 ? 32 + 64 * (t / 4) + 4 * k : 544 + 64 * (t / 8) + 4 * k,                       \
+      t % 4 < 3 ? 11 * (t % 4) : 21 * (t / 4 % 2), 10, 0)                                          \
+    P(g, t % 4 < 2 ? 32 + 64 * (t / 4) + 4 * k : 544 + 64 * (t / 8) + 4 * k,                       \
+      t % 4 < 2    ? 11 * (t % 4) + 10                                                             \
+      : t % 4 == 2 ? 14 + 5 * (t / 4 % 2)                                                          \
+                   : 10 + 21 * (t / 4 % 2),                                                        \
+      1, 10)                                                                                       \
+    P(sc, 544 + 64 * (s / 2) + 4 * k, 11 + 5 * (s % 2), 3, 0)                                      \
+    P(x, 544 + 64 * (s / 2) + 4 * k, 15 + 5 * (s % 2), 1, 0)
 #define FR_T_VALUE(F)                                                                              \
     fr_val_f16(F(d, 0)) * (2 * F(sc, e / 32) + 1) *                                                \
         (fr_grid_i8(FR_TABLE_AT(fr_iq1s_grid)[F(g, e / 8)], e % 8) +                               \
