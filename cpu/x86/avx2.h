@@ -11,6 +11,7 @@ void cpu_avx2_fill_float(cpu_table *t);
 void cpu_avx2_fill_plain(cpu_table *t);
 void cpu_avx2_fill_rows(cpu_table *t);
 void cpu_avx2_fill_native(cpu_table *t);
+void cpu_avx2_fill_iq6(cpu_table *t);
 void cpu_avx2_fill_any(cpu_table *t);
 void cpu_avx2_fill_act(cpu_table *t);
 

@@ -6,6 +6,7 @@ void cpu_avx2_fill(cpu_table *t)
     cpu_avx2_fill_float(t);
     cpu_avx2_fill_rows(t);
     cpu_avx2_fill_native(t);
+    cpu_avx2_fill_iq6(t);
     cpu_avx2_fill_plain(t); /* kernels of their own */
     cpu_avx2_fill_act(t);
 }

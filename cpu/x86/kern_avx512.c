@@ -5,4 +5,5 @@ void cpu_avx512_fill(cpu_table *t)
     cpu_avx512_fill_rows(t);
     cpu_avx512_fill_plain(t);
     cpu_avx512_fill_native(t);
+    cpu_avx512_fill_iq6(t);
 }

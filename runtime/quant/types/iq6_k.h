@@ -13,6 +13,12 @@
  *     16        sc
  *     80        two high bits, T4
  *     336       nibbles, N4
+ *   native: 16 rows, 3392 bytes
+ *     0         d of the rows
+ *     32        x
+ *     64        sc, 16 bytes a scale
+ *     320       two high bits, T16_UPPER
+ *     1344      nibbles, N16
  */
 #ifndef FR_QUANT_TYPES_IQ6_K_H
 #define FR_QUANT_TYPES_IQ6_K_H
@@ -35,6 +41,12 @@
     P(sc, 16 + 4 * s + k, 0, 8, 0)                                                                 \
     FR_T4(P, q, 80, 4)                                                                             \
     FR_N4(P, q, 336, 0)
+#define FR_T_NATIVE(P, M, X)                                                                       \
+    P(d, 2 * k, 0, 16, 0)                                                                          \
+    FR_ROW_BITS_16(P, x, 32)                                                                       \
+    P(sc, 64 + 16 * s + k, 0, 8, 0)                                                                \
+    FR_T16_UPPER(P, q, 320)                                                                        \
+    FR_N16(P, q, 1344)
 #define FR_T_VALUE(F)                                                                              \
     fr_val_f16(F(d, 0)) * fr_val_i8(F(sc, e / 16)) * (fr_val_poly6(F(q, e)) + F(x, e / 16))
 #include "quant/type_code.inc"
