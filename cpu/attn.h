@@ -89,6 +89,11 @@ typedef struct {
 
 extern const attn_prompt attn_prompt_base, attn_prompt_avx2, attn_prompt_avx512;
 
+/* Rounds to integers of 16 bits. For w1 and w2 that are multiples of 16, at most
+ * ATTN_MOST_WIDTH_16 together, and w1 of V that is one. */
+enum { ATTN_MOST_WIDTH_16 = 1024 };
+extern const attn_prompt attn_prompt_16_avx512;
+
 /* ---- tiers ----------------------------------------------------------------------------------- */
 
 extern const attn_kernels attn_kernels_base, attn_kernels_avx2, attn_kernels_avx512;

@@ -127,6 +127,28 @@ static void put_down(const job *j, const item *it, const float *room)
     }
 }
 
+static void ask_for(const float *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i += 64 / (int64_t)sizeof *x)
+        __builtin_prefetch(x + i, 0, 2);
+}
+
+/* Rows of a head lie far apart, each on a page of its own: no hardware asks for them ahead. A tile
+ * asks for a few rows of the next panel, so that they come while the tiles of this one are done. */
+static void ask_for_next(const job *j, const item *it, int64_t p, int64_t t)
+{
+    const fr_cpu_attn_args *a = j->args;
+    const fr_cpu_attn_chunk *c = j->chunk;
+    int64_t tiles = (it->t1 - it->t0 + ATTN_TILE_ROWS - 1) / ATTN_TILE_ROWS;
+    int64_t rows = (ATTN_PANEL + tiles - 1) / tiles;
+    int64_t from = p + ATTN_PANEL + (t - it->t0) / ATTN_TILE_ROWS * rows;
+    int64_t to = min_i64(min_i64(from + rows, p + 2 * ATTN_PANEL), c->to);
+    for (int64_t i = from - c->from; i < to - c->from; i++) {
+        ask_for(c->k1 + i * c->ldk1 + it->h * c->k1_stride, a->w1);
+        ask_for(c->v + i * c->ldv + it->h * c->v_stride, a->wv);
+    }
+}
+
 /* The tokens that see the panel of n positions from p on; the tile's spare rows see what its last
  * token does. */
 static void meet_panel(const job *j, const item *it, int64_t p, int64_t n, float *room)
@@ -137,6 +159,7 @@ static void meet_panel(const job *j, const item *it, int64_t p, int64_t n, float
         int32_t seen[ATTN_TILE_ROWS];
         if (j->args->pos0 + last < p)
             continue;
+        ask_for_next(j, it, p, t);
         for (int i = 0; i < ATTN_TILE_ROWS; i++) {
             int64_t own = j->args->pos0 + min_i64(t + i, last) + 1 - p;
             seen[i] = own > 0 ? (int32_t)min_i64(own, n) : 0;
@@ -179,20 +202,24 @@ static void attend_thread(void *arg, int i_thread, int n_threads)
     }
 }
 
-static const attn_prompt *kernels_of(const fr_cpu *cpu)
+static const attn_prompt *kernels_of(const fr_cpu *cpu, const fr_cpu_attn_args *a)
 {
     static const attn_prompt *const tiers[] = {
         [FR_ISA_SCALAR] = &attn_prompt_base,
         [FR_ISA_AVX2] = &attn_prompt_avx2,
         [FR_ISA_AVX512] = &attn_prompt_avx512,
     };
+    bool fits = a->w1 % ATTN_LANES == 0 && a->w2 % ATTN_LANES == 0 && a->wv % ATTN_LANES == 0 &&
+                a->w1 + a->w2 <= ATTN_MOST_WIDTH_16;
+    if (a->rounded && fits && fr_cpu_isa(cpu) == FR_ISA_AVX512)
+        return &attn_prompt_16_avx512;
     return tiers[fr_cpu_isa(cpu)];
 }
 
 void fr_cpu_attn_expanded(fr_cpu *cpu, const fr_cpu_attn_args *a, const fr_cpu_attn_chunk *chunk,
                           void *scratch)
 {
-    job j = {.kernels = kernels_of(cpu),
+    job j = {.kernels = kernels_of(cpu, a),
              .args = a,
              .chunk = chunk,
              .l = make_layout(a),

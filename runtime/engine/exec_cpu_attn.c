@@ -101,6 +101,13 @@ fr_status exec_cpu_attn_cached(fr_exec *x, const fr_node *n, fr_err *err)
     return FR_OK;
 }
 
+/* Whether products with a weight read activations that were rounded to 8 bits. */
+static bool rounds(const fr_exec *x, int weight)
+{
+    fr_weight w = exec_as_read_by(exec_cpu_weight(x, weight), (fr_view){.n = 1});
+    return fr_cpu_act_type(x->cpu, &w) != FR_ACT_F32;
+}
+
 /* rows = W latent for the positions of a chunk. */
 static void expand(fr_exec *x, int weight, int64_t n, float *rows)
 {
@@ -121,6 +128,7 @@ fr_status exec_cpu_attn_expand(fr_exec *x, const fr_node *n, fr_err *err)
     int64_t n_pos = x->batch->pos0 + x->batch->n_tokens, heads = hp->n_head;
     fr_cpu_attn_args args = attn_args(x, f.q_nope, f.q_rope, n->out[0]);
     fr_cpu_kv cache = cache_k(x, n->layer);
+    args.rounded = rounds(x, n->weight[0]) && (f.whole || rounds(x, n->weight[1]));
     for (int64_t from = 0; from < n_pos; from += e->chunk) {
         int64_t to = from + e->chunk < n_pos ? from + e->chunk : n_pos;
         fr_cpu_kv_load(x->cpu, &cache, from, to - from, e->latent);

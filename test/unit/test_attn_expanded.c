@@ -10,13 +10,25 @@
 
 enum {
     HEADS = 3,
-    W1 = 40,
-    W2 = 9,
-    WV = 70,
+    W1 = 48, /* most */
+    W2 = 16,
+    WV = 80,
     POSITIONS = 700,
     CHUNK = 416, /* not a multiple of the panels that are packed together */
     N_CPUS = 6,
 };
+
+/* What is used of W1, W2 and WV. */
+typedef struct {
+    int w1, w2, wv;
+    bool rounded;
+    double bound; /* of an error, where V is below 1 */
+} sizes;
+
+static const sizes odd = {40, 9, 70, false, 3e-6}, exact = {W1, W2, WV, false, 3e-6},
+                   rounded = {W1, W2, WV, true, 2e-4},
+                   /* errors of scores are parts of the product of two norms, which is 55 here */
+    rounded_outliers = {W1, W2, WV, true, 1e-3};
 
 static uint64_t rng = 5;
 static fr_cpu *cpus[N_CPUS]; /* scalar, AVX2 and best tier; 1 and 5 threads */
@@ -30,28 +42,28 @@ static void fill(float *x, int64_t n, float size)
         x[i] = size * test_rand_f(&rng);
 }
 
-static double score(int64_t t, int64_t h, int64_t p)
+static double score(const sizes *z, int64_t t, int64_t h, int64_t p)
 {
     const float *q = queries[t] + h * (W1 + W2), *k = kv[p] + h * (W1 + WV);
     double sum = 0;
-    for (int i = 0; i < W1; i++)
+    for (int i = 0; i < z->w1; i++)
         sum += (double)q[i] * (double)k[i];
-    for (int i = 0; i < W2; i++)
+    for (int i = 0; i < z->w2; i++)
         sum += (double)q[W1 + i] * (double)rotated[p][i];
     return sum * (double)0.3f;
 }
 
-static void expect(int64_t t, int64_t h)
+static void expect(const sizes *z, int64_t t, int64_t h)
 {
     static double weight[POSITIONS];
     double *o = expected[t] + h * WV, max = -INFINITY, sum = 0;
     for (int64_t p = 0; p <= t; p++)
-        max = fmax(max, weight[p] = score(t, h, p));
+        max = fmax(max, weight[p] = score(z, t, h, p));
     for (int64_t p = 0; p <= t; p++)
         sum += weight[p] = exp(weight[p] - max);
     memset(o, 0, WV * sizeof *o);
     for (int64_t p = 0; p <= t; p++)
-        for (int i = 0; i < WV; i++)
+        for (int i = 0; i < z->wv; i++)
             o[i] += weight[p] / sum * (double)kv[p][h * (W1 + WV) + W1 + i];
 }
 
@@ -67,9 +79,6 @@ static int setup(void **state)
     fill(queries[0], (int64_t)(sizeof queries / sizeof(float)), 1.0f);
     fill(rotated[0], (int64_t)(sizeof rotated / sizeof(float)), 1.0f);
     fill(kv[0], (int64_t)(sizeof kv / sizeof(float)), 1.0f);
-    for (int64_t t = 0; t < POSITIONS; t++)
-        for (int64_t h = 0; h < HEADS; h++)
-            expect(t, h);
     return 0;
 }
 
@@ -95,7 +104,7 @@ static float *open_scratch(size_t bytes, void **pages, size_t *size)
 }
 
 /* Tokens [from, to) as one batch. */
-static void attend(fr_cpu *cpu, int64_t from, int64_t to, float (*o)[HEADS * WV])
+static void attend(fr_cpu *cpu, const sizes *z, int64_t from, int64_t to, float (*o)[HEADS * WV])
 {
     static float state[POSITIONS * HEADS * 2];
     fr_cpu_attn_args a = {.n_tokens = to - from,
@@ -105,16 +114,17 @@ static void attend(fr_cpu *cpu, int64_t from, int64_t to, float (*o)[HEADS * WV]
                           .q1 = queries[from],
                           .ldq1 = HEADS * (W1 + W2),
                           .q1_stride = W1 + W2,
-                          .w1 = W1,
+                          .w1 = z->w1,
                           .q2 = queries[from] + W1,
                           .ldq2 = HEADS * (W1 + W2),
                           .q2_stride = W1 + W2,
-                          .w2 = W2,
-                          .wv = WV,
+                          .w2 = z->w2,
+                          .wv = z->wv,
                           .o = o[from],
                           .ldo = HEADS * WV,
                           .o_stride = WV,
-                          .state = state};
+                          .state = state,
+                          .rounded = z->rounded};
     void *pages;
     size_t size;
     float *scratch = open_scratch(fr_cpu_attn_expanded_bytes(cpu, &a), &pages, &size);
@@ -136,45 +146,98 @@ static void attend(fr_cpu *cpu, int64_t from, int64_t to, float (*o)[HEADS * WV]
     munmap(pages, size);
 }
 
-static void attend_in(fr_cpu *cpu, int64_t batch, float (*o)[HEADS * WV])
+static void attend_in(fr_cpu *cpu, const sizes *z, int64_t batch, float (*o)[HEADS * WV])
 {
     for (int64_t t = 0; t < POSITIONS; t += batch)
-        attend(cpu, t, t + batch < POSITIONS ? t + batch : POSITIONS, o);
+        attend(cpu, z, t, t + batch < POSITIONS ? t + batch : POSITIONS, o);
+}
+
+static void check_token(const sizes *z, int cpu, int64_t t, const float *o)
+{
+    for (int h = 0; h < HEADS; h++)
+        for (int i = 0; i < z->wv; i++) {
+            double found = (double)o[h * WV + i], e = expected[t][h * WV + i];
+            if (!(fabs(found - e) <= z->bound))
+                fail_msg("cpu %d: token %lld, head %d, number %d: found %.9g, expected %.9g", cpu,
+                         (long long)t, h, i, found, e);
+        }
+}
+
+static void check_sums(const sizes *z)
+{
+    static float o[POSITIONS][HEADS * WV];
+    for (int64_t t = 0; t < POSITIONS; t++)
+        for (int64_t h = 0; h < HEADS; h++)
+            expect(z, t, h);
+    for (int c = 0; c < N_CPUS; c++) {
+        memset(o, 0xFF, sizeof o);
+        attend(cpus[c], z, 0, POSITIONS, o);
+        for (int64_t t = 0; t < POSITIONS; t++)
+            check_token(z, c, t, o[t]);
+    }
 }
 
 static void test_against_sums_in_double(void **state)
 {
     (void)state;
-    static float o[POSITIONS][HEADS * WV];
-    for (int c = 0; c < N_CPUS; c++) {
-        memset(o, 0xFF, sizeof o);
-        attend(cpus[c], 0, POSITIONS, o);
-        for (int64_t t = 0; t < POSITIONS; t++)
-            for (int i = 0; i < HEADS * WV; i++)
-                if (!(fabs((double)o[t][i] - expected[t][i]) <= 3e-6))
-                    fail_msg("cpu %d: token %lld, number %d: found %.9g, expected %.9g", c,
-                             (long long)t, i, (double)o[t][i], expected[t][i]);
-    }
+    check_sums(&odd);
+    check_sums(&exact);
+    check_sums(&rounded);
 }
 
-static void test_same_bits(void **state)
+/* Rows of zeros, one number that outweighs all others, numbers whose squares cannot be held, and
+ * scores so far apart that one position has all the weight: no sum of integers may overflow. */
+static void test_hostile_rows(void **state)
 {
     (void)state;
+    static float kept_q[POSITIONS][HEADS * (W1 + W2)], kept[POSITIONS][HEADS * (W1 + WV)];
+    memcpy(kept_q, queries, sizeof kept_q);
+    memcpy(kept, kv, sizeof kept);
+    for (int64_t p = 0; p < POSITIONS; p += 7) {
+        memset(kv[p], 0, sizeof kv[p]);
+        for (int i = 0; i < W1; i++)
+            kv[p + 1][i] = i == 5 ? 40.0f : 1e-3f;
+        for (int i = 0; i < W1 + WV; i++) /* all alike: the largest sums */
+            kv[p + 2][i] = 1.0f;
+        for (int i = 0; i < W1 + WV; i++)
+            kv[p + 3][i] = i < W1 ? 1e-22f : 1e-38f;
+    }
+    for (int i = 0; i < HEADS * (W1 + W2); i++) {
+        queries[POSITIONS - 1][i] = 1.0f;
+        queries[POSITIONS - 2][i] = i % (W1 + W2) == 5 ? 30.0f : 0.0f;
+        queries[POSITIONS - 3][i] = 0.0f;
+    }
+    check_sums(&exact);
+    check_sums(&rounded_outliers);
+    memcpy(queries, kept_q, sizeof kept_q);
+    memcpy(kv, kept, sizeof kept);
+}
+
+static void check_bits(const sizes *z)
+{
     static const int64_t batches[] = {POSITIONS, 512, 129, 37};
     static float first[POSITIONS][HEADS * WV], other[POSITIONS][HEADS * WV];
     for (int c = 0; c < N_CPUS; c++)
         for (int b = 0; b < 4; b++) {
             bool reference = c % 2 == 0 && b == 0;
-            attend_in(cpus[c], batches[b], reference ? first : other);
+            attend_in(cpus[c], z, batches[b], reference ? first : other);
             if (!reference)
                 assert_memory_equal(first, other, sizeof first);
         }
+}
+
+static void test_same_bits(void **state)
+{
+    (void)state;
+    check_bits(&odd);
+    check_bits(&rounded);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_against_sums_in_double),
+        cmocka_unit_test(test_hostile_rows),
         cmocka_unit_test(test_same_bits),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
