@@ -238,11 +238,13 @@ const cpu_topology *cpu_pool_topology(const cpu_pool *p)
 /* ---- opening
  * ---------------------------------------------------------------------------------------- */
 
-/* Signals belong to the program's own threads: workers start with all of them blocked. */
+/* Signals belong to the program's own threads: workers start with all of them blocked, but SIGBUS,
+ * which is the thread's own doing and which the program may want to explain. */
 static fr_status start_workers(cpu_pool *p, fr_err *err)
 {
     sigset_t all, before;
     sigfillset(&all);
+    sigdelset(&all, SIGBUS);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     fr_status st = FR_OK;
     for (int i = 1; i < p->n_threads; i++) {

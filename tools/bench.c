@@ -31,6 +31,8 @@ static fr_status run(const fr_options *o, fr_err *err)
             "'%.80s': unexpected argument; a model is given with -m FILE, and types only "
             "with --kernels",
             o->args.items[0].text);
+    if (o->bench_load)
+        return bench_load(o, err);
     return bench_models(o, err);
 }
 

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -25,6 +26,50 @@ fr_status fr_file_open(const char *path, fr_file *out, fr_err *err)
     return FR_OK;
 }
 
+/* ---- which files are mapped where ---------------------------------------------------------------
+ * Read by signal handlers, so without locks.
+ */
+
+enum { MAX_MAPS = 256, MAP_FREE = 0, MAP_CHANGING, MAP_LIVE };
+
+static struct {
+    atomic_int state;
+    uintptr_t from, to;
+    char path[512]; /* cut where it is longer */
+} maps[MAX_MAPS];
+
+static void remember_map(const fr_file *f, const char *path)
+{
+    for (int i = 0; i < MAX_MAPS; i++) {
+        int wanted = MAP_FREE;
+        if (!atomic_compare_exchange_strong(&maps[i].state, &wanted, MAP_CHANGING))
+            continue;
+        maps[i].from = (uintptr_t)f->data;
+        maps[i].to = maps[i].from + f->size;
+        snprintf(maps[i].path, sizeof maps[i].path, "%s", path);
+        atomic_store(&maps[i].state, MAP_LIVE);
+        return;
+    }
+}
+
+static void forget_map(const fr_file *f)
+{
+    for (int i = 0; i < MAX_MAPS; i++)
+        if (atomic_load(&maps[i].state) == MAP_LIVE && maps[i].from == (uintptr_t)f->data) {
+            atomic_store(&maps[i].state, MAP_FREE);
+            return;
+        }
+}
+
+const char *fr_file_mapped_at(const void *address)
+{
+    uintptr_t at = (uintptr_t)address;
+    for (int i = 0; i < MAX_MAPS; i++)
+        if (atomic_load(&maps[i].state) == MAP_LIVE && at >= maps[i].from && at < maps[i].to)
+            return maps[i].path;
+    return NULL;
+}
+
 fr_status fr_file_map(fr_file *f, const char *path, fr_err *err)
 {
     static const uint8_t empty[1];
@@ -37,6 +82,7 @@ fr_status fr_file_map(fr_file *f, const char *path, fr_err *err)
         return fr_fail(err, FR_EIO, "%s: %llu bytes cannot be mapped: %s; try --no-mmap", path,
                        (unsigned long long)f->size, strerror(errno));
     f->data = p;
+    remember_map(f, path);
     return FR_OK;
 }
 
@@ -64,10 +110,80 @@ void fr_file_prefetch(const fr_file *f, uint64_t offset, size_t n)
     posix_fadvise(f->fd, (off_t)offset, (off_t)n, POSIX_FADV_WILLNEED);
 }
 
+fr_status fr_file_open_direct(const fr_file *f, fr_file *out, fr_err *err)
+{
+    char name[64]; /* the very file, whatever stands at its path by now */
+    snprintf(name, sizeof name, "/proc/self/fd/%d", f->fd);
+    *out = FR_FILE_CLOSED;
+    int fd = open(name, O_RDONLY | O_DIRECT | O_CLOEXEC);
+    if (fd < 0)
+        return fr_fail(err, FR_EUNSUPPORTED, "%s: cannot be opened past the page cache: %s", name,
+                       strerror(errno));
+    out->fd = fd;
+    out->size = f->size;
+    return FR_OK;
+}
+
+size_t fr_file_direct_room(size_t n)
+{
+    return (n + 2 * FR_FILE_BLOCK - 2) / FR_FILE_BLOCK * FR_FILE_BLOCK;
+}
+
+fr_status fr_file_read_direct(const fr_file *f, uint64_t offset, size_t n, uint8_t *room,
+                              const uint8_t **out, const char *path, fr_err *err)
+{
+    uint64_t at = offset / FR_FILE_BLOCK * FR_FILE_BLOCK;
+    size_t before = (size_t)(offset - at), need = before + n, had = 0;
+    size_t all = (need + FR_FILE_BLOCK - 1) / FR_FILE_BLOCK * FR_FILE_BLOCK;
+    *out = room + before;
+    while (had < need) {
+        ssize_t got = had % FR_FILE_BLOCK == 0
+                          ? pread(f->fd, room + had, all - had, (off_t)(at + had))
+                          : 0; /* a part of a block was the end of the file */
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return fr_fail(err, got < 0 && errno == EINVAL ? FR_EUNSUPPORTED : FR_EIO,
+                           "%s: reading %zu bytes at offset %llu: %s", path, n,
+                           (unsigned long long)offset,
+                           got < 0 ? strerror(errno) : "the file ends before");
+        had += (size_t)got;
+    }
+    return FR_OK;
+}
+
+bool fr_file_is_cached(const fr_file *f, uint64_t offset, size_t n)
+{
+    enum { PIECE = 512 }; /* pages asked for at once */
+    unsigned char in_memory[PIECE];
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), from = offset / page * page;
+    size_t bytes = (size_t)(offset + n - from);
+    uint8_t *p = mmap(NULL, bytes, PROT_READ, MAP_SHARED, f->fd, (off_t)from);
+    if (p == MAP_FAILED)
+        return true;
+    bool cached = true;
+    for (size_t at = 0; cached && at < bytes; at += PIECE * page) {
+        size_t step = bytes - at < PIECE * page ? bytes - at : PIECE * page;
+        size_t n_pages = (step + page - 1) / page;
+        if (mincore(p + at, step, in_memory) == 0)
+            for (size_t i = 0; i < n_pages; i++)
+                cached &= in_memory[i] & 1;
+    }
+    munmap(p, bytes);
+    return cached;
+}
+
+void fr_file_forget(const fr_file *f)
+{
+    posix_fadvise(f->fd, 0, 0, POSIX_FADV_DONTNEED);
+}
+
 void fr_file_close(fr_file *f)
 {
-    if (f->data && f->size)
+    if (f->data && f->size) {
+        forget_map(f);
         munmap((void *)(uintptr_t)f->data, f->size);
+    }
     if (f->fd >= 0)
         close(f->fd);
     *f = FR_FILE_CLOSED;

@@ -3,6 +3,7 @@
 #ifndef FR_BASE_FILE_H
 #define FR_BASE_FILE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/str.h"
@@ -23,12 +24,42 @@ fr_status fr_file_open(const char *path, fr_file *out, fr_err *err);
 /* Maps the whole file (an empty one maps to a valid pointer of size 0). */
 fr_status fr_file_map(fr_file *f, const char *path, fr_err *err);
 
+/* The path of the mapped file that holds an address; NULL when there is none. For a handler of
+ * SIGBUS, the signal of a mapped file that was cut short or whose storage fails: may be called
+ * there. Of many files only the first 256 that are mapped at a time are known. */
+const char *fr_file_mapped_at(const void *address);
+
 /* Reads exactly n bytes at offset; a shorter file is FR_EIO. Any thread. */
 fr_status fr_file_read_at(const fr_file *f, uint64_t offset, void *dst, size_t n, const char *path,
                           fr_err *err);
 
 /* Says that n bytes at offset will be read soon, so that the system can fetch them meanwhile. */
 void fr_file_prefetch(const fr_file *f, uint64_t offset, size_t n);
+
+/* ---- past the page cache ----------------------------------------------------------------------
+ * What is read once need not be kept twice: the storage writes into the reader's memory. */
+
+/* The open file once more, to be read with fr_file_read_direct. FR_EUNSUPPORTED where the file
+ * system has no such way. */
+fr_status fr_file_open_direct(const fr_file *f, fr_file *out, fr_err *err);
+
+#define FR_FILE_BLOCK 4096 /* of storage */
+
+/* What it takes to read n bytes; a multiple of FR_FILE_BLOCK. */
+size_t fr_file_direct_room(size_t n);
+
+/* Reads the blocks that hold n > 0 bytes at offset into room (fr_file_direct_room(n) bytes, on a
+ * multiple of FR_FILE_BLOCK); *out is where the first of the bytes is. Statuses as fr_file_read_at,
+ * and FR_EUNSUPPORTED when the storage wants it otherwise. Any thread. */
+fr_status fr_file_read_direct(const fr_file *f, uint64_t offset, size_t n, uint8_t *room,
+                              const uint8_t **out, const char *path, fr_err *err);
+
+/* Whether n > 0 bytes at offset are in the page cache; also true where the system does not say
+ * (files of others). */
+bool fr_file_is_cached(const fr_file *f, uint64_t offset, size_t n);
+
+/* Asks the system to forget what it keeps of the file; pages in use, or not yet written, stay. */
+void fr_file_forget(const fr_file *f);
 
 void fr_file_close(fr_file *f);
 

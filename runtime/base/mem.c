@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -15,9 +16,9 @@ enum { MAP_BYTES = 4 << 20 };
 
 /* Stands before every block; its size keeps the block aligned. */
 typedef struct {
-    size_t bytes;
+    size_t bytes, mapped_bytes; /* 0: not mapped */
     fr_mem_tag tag;
-    char pad[FR_MEM_ALIGN - sizeof(size_t) - sizeof(fr_mem_tag)];
+    char pad[FR_MEM_ALIGN - 2 * sizeof(size_t) - sizeof(fr_mem_tag)];
 } header;
 
 _Static_assert(sizeof(header) == FR_MEM_ALIGN, "block alignment");
@@ -57,21 +58,41 @@ void fr_mem_fail_at(uint64_t n, int sticky)
     atomic_store(&fail_countdown, (int_fast64_t)n);
 }
 
+static header *map_pages(size_t whole, int flags)
+{
+    flags |= MAP_PRIVATE | MAP_ANONYMOUS;
+    header *h = mmap(NULL, whole, PROT_READ | PROT_WRITE, flags, -1, 0);
+    if (h == MAP_FAILED)
+        return NULL;
+    h->mapped_bytes = whole;
+    return h;
+}
+
 static header *get_pages(size_t whole, int clear)
 {
-    if (whole >= MAP_BYTES) {
-        void *p = mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        return p == MAP_FAILED ? NULL : p;
-    }
+    if (whole >= MAP_BYTES)
+        return map_pages(whole, 0);
     header *h = aligned_alloc(FR_MEM_ALIGN, whole);
     if (h && clear)
         memset(h, 0, whole);
+    if (h)
+        h->mapped_bytes = 0;
     return h;
 }
 
 static size_t whole_bytes(size_t bytes)
 {
     return (sizeof(header) + bytes + FR_MEM_ALIGN - 1) / FR_MEM_ALIGN * FR_MEM_ALIGN;
+}
+
+static void *enter_block(header *h, fr_mem_tag tag, size_t bytes)
+{
+    h->bytes = bytes;
+    h->tag = tag;
+    fr_mem_account(tag, (ptrdiff_t)bytes);
+    atomic_fetch_add(&counters[tag].n_allocs, 1);
+    atomic_fetch_add(&total.n_allocs, 1);
+    return h + 1;
 }
 
 static void *new_block(fr_mem_tag tag, size_t bytes, int clear)
@@ -81,14 +102,7 @@ static void *new_block(fr_mem_tag tag, size_t bytes, int clear)
     if (bytes > PTRDIFF_MAX - 2 * FR_MEM_ALIGN || injected_failure())
         return NULL;
     header *h = get_pages(whole_bytes(bytes), clear);
-    if (!h)
-        return NULL;
-    h->bytes = bytes;
-    h->tag = tag;
-    fr_mem_account(tag, (ptrdiff_t)bytes);
-    atomic_fetch_add(&counters[tag].n_allocs, 1);
-    atomic_fetch_add(&total.n_allocs, 1);
-    return h + 1;
+    return h ? enter_block(h, tag, bytes) : NULL;
 }
 
 void *fr_mem_alloc(fr_mem_tag tag, size_t bytes)
@@ -102,9 +116,8 @@ void fr_mem_free(void *p)
         return;
     header *h = (header *)p - 1;
     fr_mem_account(h->tag, -(ptrdiff_t)h->bytes);
-    size_t whole = whole_bytes(h->bytes);
-    if (whole >= MAP_BYTES)
-        munmap(h, whole);
+    if (h->mapped_bytes > 0)
+        munmap(h, h->mapped_bytes);
     else
         free(h);
 }
@@ -170,9 +183,38 @@ void fr_mem_account(fr_mem_tag tag, ptrdiff_t bytes)
 void fr_mem_want_huge_pages(void *p)
 {
     header *h = (header *)p - 1;
-    size_t whole = whole_bytes(h->bytes);
-    if (whole >= MAP_BYTES) /* begins with a page then */
-        madvise(h, whole, MADV_HUGEPAGE);
+    if (h->mapped_bytes > 0) /* begins with a page then */
+        madvise(h, h->mapped_bytes, MADV_HUGEPAGE);
+}
+
+/* A number (kB or pages) of /proc/meminfo; 0 when it is not there. */
+static size_t meminfo(const char *name)
+{
+    char line[256];
+    size_t value = 0;
+    FILE *f = fopen("/proc/meminfo", "re");
+    while (f && fgets(line, sizeof line, f))
+        if (strncmp(line, name, strlen(name)) == 0)
+            value = strtoull(line + strlen(name), NULL, 10);
+    if (f)
+        fclose(f);
+    return value;
+}
+
+void *fr_mem_alloc_huge(fr_mem_tag tag, size_t bytes, fr_err *err)
+{
+    size_t page = meminfo("Hugepagesize:") << 10, free_pages = meminfo("HugePages_Free:");
+    header *h = NULL;
+    char size[32];
+    if (page > 0 && bytes > 0 && bytes <= PTRDIFF_MAX - 2 * page && !injected_failure())
+        h = map_pages((sizeof(header) + bytes + page - 1) / page * page, MAP_HUGETLB);
+    if (h)
+        return enter_block(h, tag, bytes);
+    size_t need = page > 0 ? (bytes + sizeof(header) + page - 1) / page : 0;
+    fr_fail(err, FR_ENOMEM,
+            "huge pages for %s: found %zu free, expected %zu of %s; set vm.nr_hugepages",
+            fr_mem_tag_name(tag), free_pages, need, fr_format_bytes(page, size));
+    return NULL;
 }
 
 fr_status fr_mem_lock(const void *p, size_t bytes, fr_err *err)

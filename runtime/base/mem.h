@@ -69,6 +69,10 @@ char *fr_mem_strndup(fr_mem_tag tag, const char *s, size_t n, fr_err *err);
 /* Memory that was not allocated here (a mapped file) but belongs in the report. */
 void fr_mem_account(fr_mem_tag tag, ptrdiff_t bytes);
 
+/* As fr_mem_array with n = 1, in huge pages that the administrator set aside (vm.nr_hugepages).
+ * NULL and FR_ENOMEM, with what is there and what is needed, when those do not suffice. */
+void *fr_mem_alloc_huge(fr_mem_tag tag, size_t bytes, fr_err *err);
+
 /* Asks for huge pages for a block that has not been touched yet. The system may not have them; that
  * is no error. */
 void fr_mem_want_huge_pages(void *p);

@@ -14,6 +14,8 @@ fr_engine_config fr_engine_defaults(void)
         .kv_window = FR_KV_WINDOW,
         .expand_bytes = 256u << 20,
         .mmap = true,
+        .direct_io = true,
+        .pages = FR_PAGES_ADVISE,
         .repack = true,
         .place.options = fr_plan_defaults(),
     };
@@ -98,7 +100,8 @@ static fr_status load_weights(fr_engine *e, fr_err *err)
 {
     const fr_engine_config *cfg = &e->cfg;
     fr_store_config store = {.mmap = cfg->mmap,
-                             .huge_pages = cfg->huge_pages,
+                             .direct = cfg->direct_io,
+                             .pages = cfg->pages,
                              .repack_cache = cfg->repack_cache,
                              .lock = cfg->mlock,
                              .check = cfg->check_tensors,
@@ -194,6 +197,7 @@ fr_engine_info fr_engine_describe(const fr_engine *e)
                     (uint64_t)e->kv.n_layer,
         .workspace_bytes = fr_exec_bytes(e->exec),
         .planned = e->planned,
+        .loading = fr_store_loaded(e->store),
         .logits_bytes =
             (uint64_t)e->model->hp.n_vocab * sizeof(float) * (uint64_t)engine_n_outputs(e),
         .n_threads = fr_cpu_n_threads(e->cpu_single),

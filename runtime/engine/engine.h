@@ -49,8 +49,10 @@ typedef struct {
         expand_bytes; /* bound of the buffers in which prefill expands K and V (-amb); 0 = none */
     bool all_logits;  /* sessions can deliver the logits of every token */
     bool mmap, check_tensors;
-    bool huge_pages, mlock; /* for the weights */
-    bool repack;            /* weights get the layout that kernels read fastest; else the file's */
+    bool direct_io;       /* weights that are read and not in the page cache: past it */
+    fr_store_pages pages; /* for the weights */
+    bool mlock;           /* them */
+    bool repack;          /* weights get the layout that kernels read fastest; else the file's */
     const char *repack_cache; /* folder that keeps repacked weights (store.h); NULL: none */
     fr_placement_config place;
     fr_progress_fn progress; /* while loading; may be NULL */
@@ -83,6 +85,7 @@ typedef struct {
     uint64_t file_bytes, derived_bytes, workspace_bytes;
     uint64_t kv_bytes, logits_bytes; /* of one session */
     fr_planned_bytes planned;
+    fr_store_loading loading;
     int n_threads, n_threads_batch;
     fr_isa isa;
 } fr_engine_info;

@@ -74,6 +74,7 @@ uint64_t fr_gguf_alignment(const fr_gguf *g);
 bool fr_gguf_has_data(const fr_gguf *g); /* false after HEADERS_ONLY, or when data is missing */
 int fr_gguf_n_files(const fr_gguf *g);
 const char *fr_gguf_path(const fr_gguf *g, int i_file);
+const fr_file *fr_gguf_file(const fr_gguf *g, int i_file); /* open; NULL after HEADERS_ONLY */
 
 /* Metadata, in file order (split sets: of the first file). */
 size_t fr_gguf_n_kv(const fr_gguf *g);
@@ -114,9 +115,5 @@ const void *fr_gguf_tensor_data(const fr_gguf *g, const fr_gguf_tensor *t);
 /* Reads bytes [from, from + n) of a tensor's data into dst, mapped or not. Any thread. */
 fr_status fr_gguf_read_tensor(const fr_gguf *g, const fr_gguf_tensor *t, uint64_t from, size_t n,
                               void *dst, fr_err *err);
-
-/* Says that bytes [from, from + n) will be read soon, so that the system can fetch them meanwhile.
- * Any thread. */
-void fr_gguf_prefetch(const fr_gguf *g, const fr_gguf_tensor *t, uint64_t from, size_t n);
 
 #endif

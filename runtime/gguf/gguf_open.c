@@ -69,6 +69,11 @@ const char *fr_gguf_path(const fr_gguf *g, int i_file)
     return g->files[i_file].path;
 }
 
+const fr_file *fr_gguf_file(const fr_gguf *g, int i_file)
+{
+    return fr_gguf_has_data(g) ? &g->files[i_file].file : NULL;
+}
+
 /* ---- keys -------------------------------------------------------------------------------------
  */
 
@@ -224,9 +229,4 @@ fr_status fr_gguf_read_tensor(const fr_gguf *g, const fr_gguf_tensor *t, uint64_
                        "%s: tensor '%s': bytes %" PRIu64 " to %" PRIu64 " wanted of %" PRIu64,
                        f->path, t->name, from, from + n, t->bytes);
     return fr_file_read_at(&f->file, t->offset + from, dst, n, f->path, err);
-}
-
-void fr_gguf_prefetch(const fr_gguf *g, const fr_gguf_tensor *t, uint64_t from, size_t n)
-{
-    fr_file_prefetch(&g->files[t->i_file].file, t->offset + from, n);
 }

@@ -264,12 +264,6 @@ static fr_status find(fr_store *s, const image_head *h, const fr_buf *head, bool
     return FR_OK;
 }
 
-fr_status store_image_read(const fr_store *s, int i, uint64_t from, size_t n, void *dst,
-                           fr_err *err)
-{
-    return fr_file_read_at(&s->image.file, s->image.at[i] + from, dst, n, s->image.path, err);
-}
-
 /* ---- making -------------------------------------------------------------------------------------
  */
 

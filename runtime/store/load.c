@@ -1,22 +1,26 @@
 /* Bringing the weights of the file into memory: read, or read and repacked, to RAM, to GPUs, or
  * into the file of an image.
  *
- * What is read is cut into pieces that the threads take in file order. A piece that is repacked
- * goes through a buffer of the thread's own that stays in its cache, so that no second copy of the
- * weights ever exists. A piece for a GPU ends in a pinned buffer, which is copied while the thread
- * fills its other one. */
+ * What is read is cut into pieces that the threads take in file order. Pieces that storage brings
+ * are read ahead (read_ahead.c); from the page cache, threads read into a buffer of their own that
+ * stays in their cache. Either way no second copy of the weights ever exists. A piece for a GPU
+ * ends in a pinned buffer, which is copied while the thread fills its other one. */
+#include <string.h>
+
 #include "store/store_internal.h"
 
 enum {
-    PIECE_BYTES = 512 << 10,
-    N_AHEAD = 128 /* pieces that the system is asked to fetch while others are repacked */
+    STEP_BYTES = 512 << 10, /* read and repacked at once, and pieces for GPUs and images */
+    PIECE_BYTES = 1 << 20   /* for RAM; as long as requests may well be */
 };
 
 typedef struct {
     fr_store *s;
     const fr_store_config *cfg;
-    fr_out_file *image; /* where everything goes instead; or NULL */
-    int64_t *first;     /* [n_parts + 1]: number of each part's first piece */
+    fr_out_file *image;       /* where everything goes instead; or NULL */
+    int64_t *first;           /* [n_parts + 1]: number of each part's first piece */
+    store_span_source source; /* the model's files, then the image's */
+    store_ahead *ahead;
     uint8_t *staging;   /* buffers for every thread: as read, as repacked for an image */
     size_t room_bytes;  /* of one */
     size_t ready_bytes; /* of the other */
@@ -56,15 +60,22 @@ static size_t dst_row_bytes(const fr_store *s, int part)
     return fr_row_bytes(w->type, w->layout, w->cols);
 }
 
-/* Rows that are read together: whole groups of both layouts; group sizes are powers of two. */
-static int64_t piece_rows(const fr_store *s, int part)
+/* Rows of `bytes` at most where that is possible: whole groups of both layouts, whose sizes are
+ * powers of two. */
+static int64_t rows_in(const fr_store *s, int part, int64_t bytes)
 {
     const fr_weight *w = &s->parts[part].w;
     int from = fr_layout_rows(w->type, src_layout(s, part));
     int to = fr_layout_rows(w->type, w->layout);
     int64_t unit = from > to ? from : to;
-    int64_t n = PIECE_BYTES / (int64_t)src_row_bytes(s, part) / unit;
+    int64_t n = bytes / (int64_t)src_row_bytes(s, part) / unit;
     return (n > 0 ? n : 1) * unit;
+}
+
+static int64_t piece_rows(const load_job *job, int part)
+{
+    bool in_ram = job->s->parts[part].device == FR_PLAN_CPU && !job->image;
+    return rows_in(job->s, part, in_ram ? PIECE_BYTES : STEP_BYTES);
 }
 
 static int64_t part_rows(const fr_store *s, int part)
@@ -72,12 +83,12 @@ static int64_t part_rows(const fr_store *s, int part)
     return s->parts[part].w.rows * s->parts[part].w.n_mat;
 }
 
-static int64_t n_pieces(const fr_store *s, int part)
+static int64_t n_pieces(const load_job *job, int part)
 {
-    if (!is_read(s, part))
+    if (!is_read(job->s, part))
         return 0;
-    int64_t piece = piece_rows(s, part);
-    return (part_rows(s, part) + piece - 1) / piece;
+    int64_t piece = piece_rows(job, part);
+    return (part_rows(job->s, part) + piece - 1) / piece;
 }
 
 /* The part that a piece belongs to: the last one whose first piece is not behind it. */
@@ -106,26 +117,66 @@ typedef struct {
 static rows rows_of_piece(const load_job *job, int64_t piece)
 {
     int part = part_of_piece(job, piece);
-    int64_t step = piece_rows(job->s, part), row = (piece - job->first[part]) * step;
+    int64_t step = piece_rows(job, part), row = (piece - job->first[part]) * step;
     int64_t left = part_rows(job->s, part) - row;
     return (rows){part, row, left < step ? left : step};
 }
 
-/* Into host memory in the layout of the part, by way of `room` where it is repacked. */
-static fr_status read_rows(const load_job *job, rows r, uint8_t *room, uint8_t *dst, fr_err *err)
+/* Where rows of a part are: in the image, which is the last of the files, or in the model. */
+static store_span span_of(const load_job *job, rows r)
 {
     const fr_store *s = job->s;
     const fr_store_part *p = &s->parts[r.part];
-    const fr_gguf_tensor *t = weight_of(s, r.part)->src;
-    size_t row_bytes = src_row_bytes(s, r.part), bytes = (size_t)r.n * row_bytes;
+    size_t row_bytes = src_row_bytes(s, r.part);
     uint64_t from = (uint64_t)(p->first * p->w.rows + r.row) * row_bytes;
-    if (s->items[r.part].from_image)
-        return store_image_read(s, s->items[r.part].weight, from, bytes, dst, err);
-    bool repacks = s->items[r.part].source == STORE_REPACK;
-    FR_TRY(fr_gguf_read_tensor(s->model->gguf, t, from, bytes, repacks ? room : dst, err));
-    if (!repacks)
+    store_span span = {.n = (size_t)r.n * row_bytes};
+    if (s->items[r.part].from_image) {
+        span.i_file = job->source.n_files - 1;
+        span.from = s->image.at[s->items[r.part].weight] + from;
+    } else {
+        const fr_gguf_tensor *t = weight_of(s, r.part)->src;
+        span.i_file = t->i_file;
+        span.from = t->offset + from;
+    }
+    return span;
+}
+
+static store_span span_of_piece(const void *user, int64_t piece)
+{
+    const load_job *job = user;
+    return span_of(job, rows_of_piece(job, piece));
+}
+
+static fr_status repack_rows(const load_job *job, rows r, const uint8_t *bytes, uint8_t *dst,
+                             fr_err *err)
+{
+    const fr_weight *w = &job->s->parts[r.part].w;
+    return fr_repack(w->type, src_layout(job->s, r.part), w->layout, r.n, w->cols, bytes, dst, err);
+}
+
+/* Into host memory in the layout of the part. `bytes` are the rows as the file has them; or NULL:
+ * they are read step by step, by way of `room` where they are repacked. */
+static fr_status bring_rows(const load_job *job, rows all, const uint8_t *bytes, uint8_t *room,
+                            uint8_t *dst, fr_err *err)
+{
+    bool repacks = job->s->items[all.part].source == STORE_REPACK;
+    if (bytes && repacks)
+        return repack_rows(job, all, bytes, dst, err);
+    if (bytes) {
+        memcpy(dst, bytes, (size_t)all.n * src_row_bytes(job->s, all.part));
         return FR_OK;
-    return fr_repack(p->w.type, t->layout, p->w.layout, r.n, p->w.cols, room, dst, err);
+    }
+    int64_t step = rows_in(job->s, all.part, STEP_BYTES), end = all.row + all.n;
+    for (rows r = all; r.row < end; r.row += step) {
+        r.n = end - r.row < step ? end - r.row : step;
+        store_span span = span_of(job, r);
+        uint8_t *to = dst + (size_t)(r.row - all.row) * dst_row_bytes(job->s, r.part);
+        FR_TRY(fr_file_read_at(job->source.files[span.i_file], span.from, repacks ? room : to,
+                               span.n, job->source.paths[span.i_file], err));
+        if (repacks)
+            FR_TRY(repack_rows(job, r, room, to, err));
+    }
+    return FR_OK;
 }
 
 static fr_status check_rows(const load_job *job, rows r, const uint8_t *data, int i_thread,
@@ -139,57 +190,53 @@ static fr_status check_rows(const load_job *job, rows r, const uint8_t *data, in
                          err);
 }
 
-static fr_status send_rows(const load_job *job, rows r, int i_thread, uint8_t *room, uint8_t *dst_d,
-                           fr_err *err)
+static fr_status send_rows(const load_job *job, rows r, int i_thread, const uint8_t *bytes,
+                           uint8_t *room, uint8_t *dst_d, fr_err *err)
 {
     store_lane *lane = store_lane_at(job->lanes, i_thread);
     uint8_t *buffer_h;
     FR_TRY(store_lane_take(job->s, lane, &buffer_h, err));
-    FR_TRY(read_rows(job, r, room, buffer_h, err));
+    FR_TRY(bring_rows(job, r, bytes, room, buffer_h, err));
     if (job->rows)
         FR_TRY(check_rows(job, r, buffer_h, i_thread, err));
     return store_lane_send(job->s, lane, job->s->parts[r.part].device, dst_d,
                            (size_t)r.n * dst_row_bytes(job->s, r.part), err);
 }
 
-static fr_status write_rows(const load_job *job, rows r, uint8_t *room, fr_err *err)
+static fr_status write_rows(const load_job *job, rows r, const uint8_t *bytes, uint8_t *room,
+                            fr_err *err)
 {
     size_t row_bytes = dst_row_bytes(job->s, r.part);
     uint8_t *ready = room + job->room_bytes;
-    FR_TRY(read_rows(job, r, room, ready, err));
+    FR_TRY(bring_rows(job, r, bytes, room, ready, err));
     return fr_file_write_at(job->image, job->s->items[r.part].at + (uint64_t)r.row * row_bytes,
                             ready, (size_t)r.n * row_bytes, err);
 }
 
-static void prefetch(const load_job *job, int64_t piece)
+/* To where the rows belong. */
+static fr_status place_rows(const load_job *job, rows r, int i_thread, const uint8_t *bytes,
+                            fr_err *err)
 {
-    const fr_store *s = job->s;
-    if (piece >= job->first[s->n_parts])
-        return;
-    rows r = rows_of_piece(job, piece);
-    size_t row_bytes = src_row_bytes(s, r.part), bytes = (size_t)r.n * row_bytes;
-    uint64_t from =
-        (uint64_t)(s->parts[r.part].first * s->parts[r.part].w.rows + r.row) * row_bytes;
-    if (s->items[r.part].from_image)
-        fr_file_prefetch(&s->image.file, s->image.at[s->items[r.part].weight] + from, bytes);
-    else
-        fr_gguf_prefetch(s->model->gguf, weight_of(s, r.part)->src, from, bytes);
+    const fr_store_part *p = &job->s->parts[r.part];
+    uint8_t *room = job->staging + (size_t)i_thread * (job->room_bytes + job->ready_bytes);
+    if (job->image)
+        return write_rows(job, r, bytes, room, err);
+    uint8_t *dst = (uint8_t *)(uintptr_t)p->w.data + (size_t)r.row * dst_row_bytes(job->s, r.part);
+    return p->device == FR_PLAN_CPU ? bring_rows(job, r, bytes, room, dst, err)
+                                    : send_rows(job, r, i_thread, bytes, room, dst, err);
 }
 
-static fr_status load_piece(void *user, int64_t piece, int i_thread, uint64_t *bytes, fr_err *err)
+static fr_status load_piece(void *user, int64_t piece, int i_thread, uint64_t *done, fr_err *err)
 {
     const load_job *job = user;
     rows r = rows_of_piece(job, piece);
-    const fr_store_part *p = &job->s->parts[r.part];
-    uint8_t *room = job->staging + (size_t)i_thread * (job->room_bytes + job->ready_bytes);
-    *bytes = (uint64_t)r.n * src_row_bytes(job->s, r.part);
-    for (int64_t k = piece == 0 ? 1 : N_AHEAD; k <= N_AHEAD; k++)
-        prefetch(job, piece + k);
-    if (job->image)
-        return write_rows(job, r, room, err);
-    uint8_t *dst = (uint8_t *)(uintptr_t)p->w.data + (size_t)r.row * dst_row_bytes(job->s, r.part);
-    return p->device == FR_PLAN_CPU ? read_rows(job, r, room, dst, err)
-                                    : send_rows(job, r, i_thread, room, dst, err);
+    const uint8_t *bytes;
+    *done = (uint64_t)r.n * src_row_bytes(job->s, r.part);
+    fr_status st = store_ahead_take(job->ahead, piece, &bytes, err);
+    if (st == FR_OK)
+        st = place_rows(job, r, i_thread, bytes, err);
+    store_ahead_give_back(job->ahead, piece);
+    return st;
 }
 
 static fr_status wait_for_lane(void *user, int i_thread, fr_err *err)
@@ -215,12 +262,12 @@ static fr_status open_buffers(load_job *job, size_t n_threads, fr_err *err)
         if (!is_read(s, k))
             continue;
         if (s->items[k].source == STORE_REPACK)
-            at_least(&job->room_bytes, (size_t)piece_rows(s, k) * src_row_bytes(s, k));
+            at_least(&job->room_bytes, (size_t)rows_in(s, k, STEP_BYTES) * src_row_bytes(s, k));
         if (job->image)
-            at_least(&job->ready_bytes, (size_t)piece_rows(s, k) * dst_row_bytes(s, k));
+            at_least(&job->ready_bytes, (size_t)piece_rows(job, k) * dst_row_bytes(s, k));
         if (s->parts[k].device == FR_PLAN_CPU)
             continue;
-        at_least(&slot_bytes, (size_t)piece_rows(s, k) * dst_row_bytes(s, k));
+        at_least(&slot_bytes, (size_t)piece_rows(job, k) * dst_row_bytes(s, k));
         job->row_cols = s->parts[k].w.cols > job->row_cols ? s->parts[k].w.cols : job->row_cols;
     }
     job->first = FR_NEW(int64_t, FR_MEM_MISC, (size_t)s->n_parts + 1, err);
@@ -241,6 +288,42 @@ static void close_buffers(load_job *job)
     fr_mem_free(job->rows);
     fr_mem_free(job->staging);
     fr_mem_free(job->first);
+    fr_mem_free(job->source.files);
+    fr_mem_free(job->source.paths);
+}
+
+static fr_status list_files(load_job *job, fr_err *err)
+{
+    const fr_store *s = job->s;
+    int n = fr_gguf_n_files(s->model->gguf);
+    job->source = (store_span_source){.n_files = n + 1, .user = job, .span = span_of_piece};
+    job->source.files = FR_NEW(const fr_file *, FR_MEM_MISC, (size_t)n + 1, err);
+    job->source.paths = FR_NEW(const char *, FR_MEM_MISC, (size_t)n + 1, err);
+    if (!job->source.files || !job->source.paths)
+        return FR_ENOMEM;
+    for (int i = 0; i < n; i++) {
+        job->source.files[i] = fr_gguf_file(s->model->gguf, i);
+        job->source.paths[i] = fr_gguf_path(s->model->gguf, i);
+    }
+    job->source.files[n] = &s->image.file;
+    job->source.paths[n] = s->image.path;
+    return FR_OK;
+}
+
+static fr_status run(load_job *job, store_work *work, fr_err *err)
+{
+    const fr_store *s = job->s;
+    int n_threads = fr_cpu_n_threads(s->cpu);
+    size_t most_bytes = 0;
+    for (int k = 0; k < s->n_parts; k++)
+        if (is_read(s, k))
+            at_least(&most_bytes, (size_t)piece_rows(job, k) * src_row_bytes(s, k));
+    fr_status st = store_ahead_open(&job->source, work->n, most_bytes, n_threads, job->cfg->direct,
+                                    &job->ahead, err);
+    if (st == FR_OK)
+        st = store_work_run(s->cpu, work, err);
+    store_ahead_close(job->ahead);
+    return st;
 }
 
 fr_status store_load(fr_store *s, const fr_store_config *cfg, fr_out_file *image, fr_err *err)
@@ -248,15 +331,18 @@ fr_status store_load(fr_store *s, const fr_store_config *cfg, fr_out_file *image
     load_job job = {.s = s, .cfg = cfg, .image = image};
     fr_status st = open_buffers(&job, (size_t)fr_cpu_n_threads(s->cpu), err);
     store_work work = {.user = &job, .piece = load_piece, .cfg = cfg};
+    if (st == FR_OK)
+        st = list_files(&job, err);
     for (int k = 0; st == FR_OK && k < s->n_parts; k++) {
-        int64_t n = n_pieces(s, k);
+        int64_t n = n_pieces(&job, k);
         work.n = job.first[k + 1] = job.first[k] + n;
         work.bytes += n > 0 ? (uint64_t)part_rows(s, k) * src_row_bytes(s, k) : 0;
     }
     if (job.lanes)
         work.end = wait_for_lane;
+    s->read_bytes = work.bytes;
     if (st == FR_OK && work.n > 0)
-        st = store_work_run(s->cpu, &work, err);
+        st = run(&job, &work, err);
     close_buffers(&job);
     return st;
 }

@@ -1,5 +1,7 @@
 #include "store/store.h"
 
+#include <time.h>
+
 #include "base/log.h"
 #include "store/store_internal.h"
 
@@ -44,6 +46,13 @@ static fr_status fill(fr_store *s, const fr_store_config *cfg, fr_err *err)
     return cfg->pin ? store_pin(s, err) : FR_OK;
 }
 
+static double seconds_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
 fr_status fr_store_open(const fr_model *m, fr_cpu *cpu, const fr_store_config *cfg, fr_store **out,
                         fr_err *err)
 {
@@ -58,7 +67,9 @@ fr_status fr_store_open(const fr_model *m, fr_cpu *cpu, const fr_store_config *c
     s->cpu = cpu;
     s->gpu = cfg->gpu;
     s->image.file = FR_FILE_CLOSED;
+    double start = seconds_now();
     fr_status st = fill(s, cfg, err);
+    s->seconds = seconds_now() - start;
     if (st != FR_OK) {
         fr_store_close(s);
         return st;
@@ -86,6 +97,11 @@ const fr_store_part *fr_store_parts(const fr_store *s, int i, int *n)
 {
     *n = s->first[i + 1] - s->first[i];
     return &s->parts[s->first[i]];
+}
+
+fr_store_loading fr_store_loaded(const fr_store *s)
+{
+    return (fr_store_loading){s->read_bytes, s->mapped_bytes, s->seconds};
 }
 
 uint64_t fr_store_bytes(const fr_store *s, int device)

@@ -17,10 +17,17 @@
 /* Called from the loading thread as bytes arrive; returning false cancels (FR_ECANCELLED). */
 typedef bool (*fr_progress_fn)(void *user, uint64_t done_bytes, uint64_t total_bytes);
 
+typedef enum {
+    FR_PAGES_SMALL,  /* as the system likes */
+    FR_PAGES_ADVISE, /* transparent huge pages are asked for */
+    FR_PAGES_HUGE    /* those that the administrator set aside; else a warning, and ADVISE */
+} fr_store_pages;
+
 typedef struct {
-    bool mmap;       /* the GGUF must be mapped then */
-    bool huge_pages; /* ask for them for what is read */
-    bool lock;       /* keep the weights from being swapped out; a refusal is a warning */
+    bool mmap;            /* the GGUF must be mapped then */
+    bool direct;          /* read past the page cache what is not in it */
+    fr_store_pages pages; /* of the memory for what is read */
+    bool lock;            /* keep the weights from being swapped out; a refusal is a warning */
     bool check; /* decode every weight once; NaN or infinity is an error that names the tensor */
     fr_progress_fn progress; /* may be NULL */
     void *progress_user;
@@ -56,6 +63,14 @@ typedef struct {
 
 /* The parts of weight i, *n > 0 of them, ascending by first; together they are the whole weight. */
 const fr_store_part *fr_store_parts(const fr_store *s, int i, int *n);
+
+/* What it took to bring the weights into memory: bytes read (and repacked), bytes that are mapped
+ * instead, and seconds. */
+typedef struct {
+    uint64_t read_bytes, mapped_bytes;
+    double seconds;
+} fr_store_loading;
+fr_store_loading fr_store_loaded(const fr_store *s);
 
 /* Bytes that weights take on a device of the plan; 0 for one that it does not have. */
 uint64_t fr_store_bytes(const fr_store *s, int device);

@@ -56,6 +56,8 @@ struct fr_store {
     uint8_t *block; /* memory of what is read into RAM, routed experts first; owned */
     uint64_t block_bytes;
     uint64_t mapped_bytes; /* accounted for the mapped ones */
+    uint64_t read_bytes;   /* of the files, by store_load */
+    double seconds;        /* that opening took */
     store_image image;
     store_range *pinned; /* registered with the backend; owned */
     int n_pinned;
@@ -86,6 +88,38 @@ typedef struct {
 /* Does all pieces, in their order of begin; the first failure ends it. */
 fr_status store_work_run(fr_cpu *cpu, const store_work *w, fr_err *err);
 
+/* ---- read_ahead.c: reading past the page cache, several requests at a time ----------------------
+ */
+
+typedef struct store_ahead store_ahead;
+
+/* Where the bytes of a piece are. */
+typedef struct {
+    int i_file;
+    uint64_t from;
+    size_t n; /* > 0 */
+} store_span;
+
+/* Open files with their names, and what is read of them. Outlives the store_ahead. */
+typedef struct {
+    const fr_file **files;
+    const char **paths;
+    int n_files;
+    void *user;
+    store_span (*span)(const void *user, int64_t piece);
+} store_span_source;
+
+/* Starts to read n_pieces, each of most_bytes at most, in their order; without `direct` only tells
+ * the system that they will be needed. *out is the caller's, on failure too. */
+fr_status store_ahead_open(const store_span_source *source, int64_t n_pieces, size_t most_bytes,
+                           int n_threads, bool direct, store_ahead **out, fr_err *err);
+void store_ahead_close(store_ahead *a); /* NULL is fine */
+
+/* Waits for a piece. Every piece is to be taken, by any thread, and given back, also after a
+ * failure; those before it must have been taken. *out NULL: the caller reads the bytes itself. */
+fr_status store_ahead_take(store_ahead *a, int64_t piece, const uint8_t **out, fr_err *err);
+void store_ahead_give_back(store_ahead *a, int64_t piece);
+
 /* ---- load.c: bringing in what is in the file ---------------------------------------------------
  */
 
@@ -99,10 +133,6 @@ fr_status store_load(fr_store *s, const fr_store_config *cfg, fr_out_file *image
  * not there or is of something else. */
 fr_status store_image_open(fr_store *s, const fr_store_config *cfg, fr_err *err);
 void store_image_close(fr_store *s);
-
-/* Bytes [from, from + n) of weight i in the model's layout. Any thread. */
-fr_status store_image_read(const fr_store *s, int i, uint64_t from, size_t n, void *dst,
-                           fr_err *err);
 
 /* ---- upload.c: pinned buffers on their way to GPUs ---------------------------------------------
  */

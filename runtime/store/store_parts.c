@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "cpu/numa.h"
 #include "planner/account.h"
 #include "store/store_internal.h"
@@ -167,16 +168,28 @@ static const uint8_t *mapped(const fr_store *s, const store_item *item)
     return fr_gguf_tensor_data(s->model->gguf, s->model->weights[item->weight].src);
 }
 
+static fr_status take_block(fr_store *s, fr_store_pages pages, fr_err *err)
+{
+    fr_err why = {0};
+    if (pages == FR_PAGES_HUGE) {
+        s->block = fr_mem_alloc_huge(FR_MEM_WEIGHTS, s->block_bytes, &why);
+        if (s->block)
+            return FR_OK;
+        fr_log_warn("%s; transparent ones are asked for", why.text);
+    }
+    s->block = fr_mem_array(FR_MEM_WEIGHTS, s->block_bytes, 1, err);
+    if (!s->block)
+        return FR_ENOMEM;
+    if (pages != FR_PAGES_SMALL)
+        fr_mem_want_huge_pages(s->block);
+    return FR_OK;
+}
+
 static fr_status take_ram(fr_store *s, const fr_store_config *cfg, fr_err *err)
 {
     lay_out_block(s);
-    if (s->block_bytes > 0) {
-        s->block = fr_mem_array(FR_MEM_WEIGHTS, s->block_bytes, 1, err);
-        if (!s->block)
-            return FR_ENOMEM;
-        if (cfg->huge_pages)
-            fr_mem_want_huge_pages(s->block);
-    }
+    if (s->block_bytes > 0)
+        FR_TRY(take_block(s, cfg->pages, err));
     for (int k = 0; k < s->n_parts; k++) {
         fr_store_part *p = &s->parts[k];
         const store_item *item = &s->items[k];

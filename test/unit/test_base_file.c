@@ -97,6 +97,89 @@ static void test_open_map_read(void **state)
     fr_file_close(&f);
 }
 
+/* What is read past the page cache is what is in the file, wherever it begins and ends. */
+static void test_direct(void **state)
+{
+    (void)state;
+    enum { N = 3 * FR_FILE_BLOCK + 777 };
+    static uint8_t bytes[N];
+    static _Alignas(FR_FILE_BLOCK) uint8_t room[N + 2 * FR_FILE_BLOCK];
+    const char *path = in_folder("direct");
+    const uint8_t *got;
+    fr_file f, d;
+    for (size_t i = 0; i < N; i++)
+        bytes[i] = (uint8_t)(i * 31 + i / 251);
+    put_file(path, bytes, N);
+    assert_ok(fr_file_open(path, &f, &err));
+    if (fr_file_open_direct(&f, &d, &err) != FR_OK) {
+        assert_int_equal(err.code, FR_EUNSUPPORTED);
+        print_message("this file system has no direct reading\n");
+        fr_file_close(&f);
+        return;
+    }
+    const size_t from[] = {0, 1, 4095, 4096, 4097, 8191, N - 1}, most[] = {1, 2, 4096, 4097, N};
+    for (size_t i = 0; i < 7; i++)
+        for (size_t k = 0; k < 5; k++) {
+            size_t n = most[k] < N - from[i] ? most[k] : N - from[i];
+            assert_true(fr_file_direct_room(n) <= sizeof room);
+            memset(room, 0, sizeof room);
+            assert_ok(fr_file_read_direct(&d, from[i], n, room, &got, path, &err));
+            assert_memory_equal(got, bytes + from[i], n);
+        }
+    assert_int_equal(fr_file_read_direct(&d, N - 1, 2, room, &got, path, &err), FR_EIO);
+    assert_non_null(strstr(err.text, "the file ends before"));
+    assert_int_equal(truncate(path, FR_FILE_BLOCK), 0); /* on the border of a block */
+    assert_ok(fr_file_read_direct(&d, 0, FR_FILE_BLOCK, room, &got, path, &err));
+    assert_int_equal(fr_file_read_direct(&d, 0, FR_FILE_BLOCK + 1, room, &got, path, &err), FR_EIO);
+    fr_file_close(&d);
+    fr_file_close(&f);
+}
+
+/* Written and read: in the page cache. Synced and forgotten: not, unless the file system has no
+ * other place for it. */
+static void test_is_cached(void **state)
+{
+    (void)state;
+    static uint8_t bytes[3 << 20];
+    const char *path = in_folder("cached");
+    fr_file f;
+    put_file(path, bytes, sizeof bytes);
+    assert_ok(fr_file_open(path, &f, &err));
+    assert_ok(fr_file_read_at(&f, 0, bytes, sizeof bytes, path, &err));
+    assert_true(fr_file_is_cached(&f, 0, sizeof bytes));
+    assert_true(fr_file_is_cached(&f, 4095, 4098));
+    fsync(f.fd);
+    fr_file_forget(&f);
+    if (fr_file_is_cached(&f, 0, 1)) {
+        print_message("the system forgets nothing\n");
+    } else {
+        uint8_t one;
+        assert_ok(fr_file_read_at(&f, 2 << 20, &one, 1, path, &err));
+        assert_false(fr_file_is_cached(&f, 0, sizeof bytes));
+        assert_true(fr_file_is_cached(&f, 2 << 20, 1));
+    }
+    fr_file_close(&f);
+}
+
+static void test_mapped_at(void **state)
+{
+    (void)state;
+    fr_file f[300]; /* more than are known */
+    put_file(in_folder("mapped"), "0123456789", 10);
+    for (int i = 0; i < 300; i++) {
+        assert_ok(fr_file_open(in_folder("mapped"), &f[i], &err));
+        assert_ok(fr_file_map(&f[i], in_folder("mapped"), &err));
+    }
+    const uint8_t *at = f[7].data;
+    assert_string_equal(fr_file_mapped_at(at), in_folder("mapped"));
+    assert_string_equal(fr_file_mapped_at(at + 9), in_folder("mapped"));
+    assert_null(fr_file_mapped_at(at + 10));
+    assert_null(fr_file_mapped_at(&at));
+    for (int i = 0; i < 300; i++)
+        fr_file_close(&f[i]);
+    assert_null(fr_file_mapped_at(at));
+}
+
 static void test_open_failures(void **state)
 {
     (void)state;
@@ -259,10 +342,17 @@ static void test_write_failures(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_open_map_read),        cmocka_unit_test(test_open_failures),
-        cmocka_unit_test(test_empty_file),           cmocka_unit_test(test_slurp),
-        cmocka_unit_test(test_slurp_standard_input), cmocka_unit_test(test_commit_replaces_at_once),
-        cmocka_unit_test(test_abort_leaves_nothing), cmocka_unit_test(test_write_failures),
+        cmocka_unit_test(test_open_map_read),
+        cmocka_unit_test(test_open_failures),
+        cmocka_unit_test(test_empty_file),
+        cmocka_unit_test(test_slurp),
+        cmocka_unit_test(test_slurp_standard_input),
+        cmocka_unit_test(test_commit_replaces_at_once),
+        cmocka_unit_test(test_abort_leaves_nothing),
+        cmocka_unit_test(test_write_failures),
+        cmocka_unit_test(test_direct),
+        cmocka_unit_test(test_is_cached),
+        cmocka_unit_test(test_mapped_at),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

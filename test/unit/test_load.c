@@ -1,13 +1,9 @@
-/* Loading: huge pages and locked memory do what they say, and --bench MODEL [THREADS [ROUNDS]]
- * measures the speed of loading beside that of reading alone: the same threads, the same pieces. */
+/* Loading: huge pages and locked memory do what they say. */
 #include "testing.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <stdatomic.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -35,6 +31,19 @@ static long proc_sum(const char *file, const char *name)
     return sum;
 }
 
+static long meminfo(const char *name)
+{
+    char line[256];
+    long value = 0;
+    FILE *f = fopen("/proc/meminfo", "r");
+    while (f && fgets(line, sizeof line, f))
+        if (strncmp(line, name, strlen(name)) == 0)
+            value = strtol(line + strlen(name), NULL, 10);
+    if (f)
+        fclose(f);
+    return value;
+}
+
 static bool has_huge_pages(void)
 {
     char text[128] = "";
@@ -58,13 +67,15 @@ int mlock(const void *p, size_t bytes)
     return (int)syscall(SYS_mlock, p, bytes);
 }
 
-static int n_warnings;
+static int n_warnings, n_huge_warnings;
 
 static void count_warnings(void *user, fr_log_level level, const char *line)
 {
     (void)user;
     n_warnings += level == FR_LOG_WARN && strstr(line, "may be swapped out") != NULL &&
                   strstr(line, "ulimit -l") != NULL;
+    n_huge_warnings += level == FR_LOG_WARN && strstr(line, "huge pages for weights") != NULL &&
+                       strstr(line, "vm.nr_hugepages") != NULL;
 }
 
 /* ---- options ------------------------------------------------------------------------------------
@@ -74,7 +85,7 @@ typedef struct {
     fr_gguf *g;
     fr_model *m;
     fr_cpu *cpu;
-    fr_store *s;
+    fr_store *s, *plain;
 } loaded;
 
 static void open_model(const char *path, int n_threads, loaded *l)
@@ -89,6 +100,7 @@ static void open_model(const char *path, int n_threads, loaded *l)
 static void close_model(loaded *l)
 {
     fr_store_close(l->s);
+    fr_store_close(l->plain);
     fr_cpu_close(l->cpu);
     fr_model_close(l->m);
     fr_gguf_close(l->g);
@@ -112,7 +124,7 @@ static void test_huge_pages(void **state)
     assert_ok(fr_store_open(a.m, a.cpu, &(fr_store_config){0}, &a.s, &err));
     long before = proc_sum("smaps", "AnonHugePages:");
     open_model(MODEL_KJV, 2, &b);
-    assert_ok(fr_store_open(b.m, b.cpu, &(fr_store_config){.huge_pages = true}, &b.s, &err));
+    assert_ok(fr_store_open(b.m, b.cpu, &(fr_store_config){.pages = FR_PAGES_ADVISE}, &b.s, &err));
     long got = proc_sum("smaps", "AnonHugePages:") - before;
     same_weights(&a, &b);
     if (!has_huge_pages() || got == 0) /* or none is left on this machine */
@@ -121,6 +133,34 @@ static void test_huge_pages(void **state)
         assert_true((uint64_t)got * 1024 + (6 << 20) >= fr_store_bytes(b.s, 0));
     close_model(&a);
     close_model(&b);
+}
+
+/* Pages that the administrator set aside, or a warning with their numbers and the weights all the
+ * same. */
+static void test_pages_set_aside(void **state)
+{
+    (void)state;
+    loaded l;
+    fr_store_config cfg = {.pages = FR_PAGES_HUGE};
+    size_t before = fr_mem_total().bytes_now;
+    long free_pages = meminfo("HugePages_Free:");
+    open_model(MODEL_KJV, 1, &l);
+    n_huge_warnings = 0;
+    fr_log_set_sink(count_warnings, NULL);
+    assert_ok(fr_store_open(l.m, l.cpu, &cfg, &l.s, &err));
+    fr_log_set_sink(NULL, NULL);
+    bool taken = meminfo("HugePages_Free:") < free_pages;
+    assert_int_equal(n_huge_warnings, taken ? 0 : 1);
+    if (!taken)
+        print_message("no huge pages are set aside here\n");
+    assert_ok(fr_store_open(l.m, l.cpu, &(fr_store_config){0}, &l.plain, &err));
+    for (int i = 0; i < l.m->n_weights; i++)
+        if (l.m->weights[i].derive != FR_DERIVE_VIEW)
+            assert_memory_equal(fr_store_weight(l.s, i)->data, fr_store_weight(l.plain, i)->data,
+                                l.m->weights[i].bytes);
+    close_model(&l);
+    assert_int_equal(fr_mem_total().bytes_now, before);
+    assert_int_equal(meminfo("HugePages_Free:"), free_pages);
 }
 
 static void test_lock(void **state)
@@ -152,137 +192,12 @@ static void test_lock(void **state)
     }
 }
 
-/* ---- the bench ----------------------------------------------------------------------------------
- */
-
-enum { PIECE = 512 << 10 };
-
-typedef struct {
-    const loaded *l;
-    const int *weights; /* that the store reads */
-    int64_t *first;     /* [n + 1] pieces */
-    int n;
-    uint8_t *rooms;
-    atomic_int_fast64_t next;
-} reading;
-
-static void read_thread(void *arg, int i_thread, int n_threads)
-{
-    (void)n_threads;
-    reading *r = arg;
-    uint8_t *room = r->rooms + (size_t)i_thread * PIECE;
-    int64_t k;
-    for (int i = 0; (k = atomic_fetch_add(&r->next, 1)) < r->first[r->n];) {
-        while (r->first[i + 1] <= k)
-            i++;
-        const fr_gguf_tensor *t = r->l->m->weights[r->weights[i]].src;
-        uint64_t from = (uint64_t)(k - r->first[i]) * PIECE, left = t->bytes - from;
-        fr_gguf_read_tensor(r->l->g, t, from, left < PIECE ? left : PIECE, room, NULL);
-    }
-}
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static double read_seconds(const loaded *l, const int *weights, int n)
-{
-    size_t n_threads = (size_t)fr_cpu_n_threads(l->cpu);
-    reading r = {.l = l, .weights = weights, .n = n};
-    r.first = calloc((size_t)n + 1, sizeof *r.first);
-    r.rooms = malloc(n_threads * PIECE);
-    memset(r.rooms, 1, n_threads * PIECE);
-    for (int i = 0; i < n; i++)
-        r.first[i + 1] =
-            r.first[i] + (int64_t)((l->m->weights[weights[i]].src->bytes + PIECE - 1) / PIECE);
-    double start = now();
-    fr_cpu_run(l->cpu, read_thread, &r);
-    double seconds = now() - start;
-    free(r.first);
-    free(r.rooms);
-    return seconds;
-}
-
-/* Memory that was touched and given back: a virtual machine may have to be given it first. */
-static double touch_seconds(uint64_t bytes)
-{
-    double start = now();
-    uint8_t *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    assert_true(p != MAP_FAILED);
-    madvise(p, bytes, MADV_HUGEPAGE);
-    for (uint64_t i = 0; i < bytes; i += 4096)
-        p[i] = 1;
-    munmap(p, bytes);
-    return now() - start;
-}
-
-static void evict(const loaded *l)
-{
-    for (int i = 0; i < fr_gguf_n_files(l->g); i++) {
-        fr_file f;
-        assert_ok(fr_file_open(fr_gguf_path(l->g, i), &f, &err));
-        posix_fadvise(f.fd, 0, 0, POSIX_FADV_DONTNEED);
-        fr_file_close(&f);
-    }
-}
-
-static void bench_round(loaded *l, const int *weights, int n, uint64_t bytes, bool cold, bool huge)
-{
-    double touch = touch_seconds(bytes), read, load, start;
-    if (cold)
-        evict(l);
-    read = read_seconds(l, weights, n);
-    if (cold)
-        evict(l);
-    start = now();
-    assert_ok(fr_store_open(l->m, l->cpu, &(fr_store_config){.mmap = true, .huge_pages = huge},
-                            &l->s, &err));
-    load = now() - start;
-    fr_store_close(l->s);
-    l->s = NULL;
-    double gb = (double)bytes / 1e9;
-    printf(
-        "%-10s %-5s read %6.2f GB/s   load %6.2f GB/s   %3.0f %%   (memory touched once: %.2f)\n",
-        cold ? "storage" : "page cache", huge ? "-thp" : "", gb / read, gb / load,
-        100 * read / load, gb / touch);
-}
-
-static int bench(const char *path, int n_threads, int n_rounds)
-{
-    loaded l;
-    int n = 0;
-    uint64_t bytes = 0;
-    open_model(path, n_threads, &l);
-    int *weights = calloc((size_t)l.m->n_weights, sizeof *weights);
-    for (int i = 0; i < l.m->n_weights; i++) {
-        const fr_model_weight *w = &l.m->weights[i];
-        if (!w->src || w->derive != FR_DERIVE_NONE || w->src->layout == w->shape.layout)
-            continue;
-        weights[n++] = i;
-        bytes += w->src->bytes;
-    }
-    printf("%s: %.2f GB are repacked, %d threads\n", path, (double)bytes / 1e9,
-           fr_cpu_n_threads(l.cpu));
-    read_seconds(&l, weights, n); /* into the page cache */
-    for (int i = 0; i < n_rounds; i++)
-        for (int huge = 0; huge < 2; huge++)
-            bench_round(&l, weights, n, bytes, false, huge);
-    bench_round(&l, weights, n, bytes, true, false);
-    free(weights);
-    close_model(&l);
-    return 0;
-}
-
-int main(int argc, char **argv)
+int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_huge_pages),
+        cmocka_unit_test(test_pages_set_aside),
         cmocka_unit_test(test_lock),
     };
-    if (argc > 2 && strcmp(argv[1], "--bench") == 0)
-        return bench(argv[2], argc > 3 ? atoi(argv[3]) : 0, argc > 4 ? atoi(argv[4]) : 1);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

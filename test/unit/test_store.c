@@ -116,15 +116,27 @@ static void check_views(const loaded *l)
     }
 }
 
+/* Out of the page cache, so that what is read comes from storage. */
+static void forget(const char *path)
+{
+    fr_file f;
+    assert_ok(fr_file_open(path, &f, &err));
+    fsync(f.fd);
+    fr_file_forget(&f);
+    fr_file_close(&f);
+}
+
 static void check_type(fr_type type, fr_layout layout)
 {
     const char *name = fr_type_name(type, layout), *path = model_temp_path("random.gguf");
     gguf_parts p = random_model(type, layout, 77 + (uint64_t)type);
     parts_save(&p, path);
-    for (int mode = 0; mode < 8; mode++) {
+    for (int mode = 0; mode < 16; mode++) {
         bool repack = mode & 1;
-        fr_store_config cfg = {.mmap = mode & 2};
+        fr_store_config cfg = {.mmap = mode & 2, .direct = mode & 8};
         loaded l;
+        if (cfg.direct)
+            forget(path);
         assert_ok(
             open_all(path, mode & 4 ? FR_MLA_AUTO : FR_MLA_PLAIN, repack, 1 + mode % 3, &cfg, &l));
         int n = check_weights(&l, &p, name);
@@ -241,16 +253,20 @@ static void test_truncated(void **state)
     const char *path = model_temp_path("random.gguf");
     gguf_parts p = random_model(FR_TYPE_Q4_K, FR_LAYOUT_PLAIN, 6);
     parts_save(&p, path);
-    fr_store_config cfg = {.mmap = true};
-    loaded l = {0};
-    fr_cpu_config cpu = {.n_threads = 2, .max_isa = FR_ISA_AUTO};
-    assert_ok(fr_gguf_open(path, 0, &l.g, &err));
-    assert_ok(fr_model_open(l.g, FR_MLA_PLAIN, &l.m, &err));
-    assert_ok(fr_cpu_open(&cpu, &l.cpu, &err));
-    assert_int_equal(truncate(path, 300000), 0);
-    assert_int_equal(fr_store_open(l.m, l.cpu, &cfg, &l.s, &err), FR_EIO);
-    assert_non_null(strstr(err.text, "the file ends before"));
-    close_all(&l);
+    for (int direct = 0; direct < 2; direct++) {
+        fr_store_config cfg = {.mmap = true, .direct = direct};
+        loaded l = {0};
+        fr_cpu_config cpu = {.n_threads = 2, .max_isa = FR_ISA_AUTO};
+        parts_save(&p, path);
+        assert_ok(fr_gguf_open(path, 0, &l.g, &err));
+        assert_ok(fr_model_open(l.g, FR_MLA_PLAIN, &l.m, &err));
+        assert_ok(fr_cpu_open(&cpu, &l.cpu, &err));
+        assert_int_equal(truncate(path, 300000), 0);
+        forget(path);
+        assert_int_equal(fr_store_open(l.m, l.cpu, &cfg, &l.s, &err), FR_EIO);
+        assert_non_null(strstr(err.text, "the file ends before"));
+        close_all(&l);
+    }
     parts_free(&p);
 }
 
@@ -281,7 +297,7 @@ static void test_out_of_memory(void **state)
     gguf_parts tiny[] = {tiny_v2(), tiny_v3()};
     for (int i = 0; i < 4; i++) {
         parts_save(&tiny[i % 2], path);
-        walk_failures(path, &(fr_store_config){.mmap = i / 2, .check = true});
+        walk_failures(path, &(fr_store_config){.mmap = i / 2, .direct = i == 1, .check = true});
     }
     parts_free(&tiny[0]);
     parts_free(&tiny[1]);

@@ -93,4 +93,7 @@ fr_status bench_run(const fr_options *o, const bench_plan *p, bench_printer *pri
 /* --kernels: a table of the CPU kernels of the types in o->args, or of all. */
 fr_status bench_kernels(const fr_options *o, fr_err *err);
 
+/* --load: a table of the speed of loading the models. */
+fr_status bench_load(const fr_options *o, fr_err *err);
+
 #endif

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,11 +32,55 @@ static void hold_standard_files(void)
             open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY); /* takes the lowest, fd */
 }
 
+/* ---- mapped files -------------------------------------------------------------------------------
+ * A file that is cut short while it is mapped takes memory away that is in use: nothing can go on,
+ * but the user shall hear why.
+ */
+
+static const char *guard_name; /* of the tool */
+
+static void say(const char *text)
+{
+    ssize_t unused = write(STDERR_FILENO, text, strlen(text));
+    (void)unused;
+}
+
+static void on_bus_error(int number, siginfo_t *info, void *context)
+{
+    const char *path = fr_file_mapped_at(info->si_addr);
+    (void)context;
+    if (!path) { /* not ours: as without this handler */
+        signal(number, SIG_DFL);
+        return;
+    }
+    say("\n");
+    say(guard_name);
+    say(": error: ");
+    say(path);
+    say(": cannot be read any more: it was cut short while it was in use, or its storage failed; "
+        "start again with a whole file, or read it at the start (--no-mmap)\n");
+    _exit(TOOL_FAILED);
+}
+
+static void guard_mapped_files(fr_tool tool)
+{
+    struct sigaction act;
+    memset(&act, 0, sizeof act);
+    act.sa_sigaction = on_bus_error;
+    act.sa_flags = SA_SIGINFO;
+    guard_name = fr_tool_name(tool);
+    sigaction(SIGBUS, &act, NULL);
+}
+
+/* ---- options ------------------------------------------------------------------------------------
+ */
+
 bool tool_options(int argc, char **argv, fr_tool tool, fr_options *o, int *status)
 {
     fr_err err = {0};
     *status = TOOL_USAGE;
     hold_standard_files();
+    guard_mapped_files(tool);
     if (fr_opts_parse(argc, argv, tool, o, &err) != FR_OK) {
         tool_fail(tool, &err);
         return false;
@@ -121,7 +166,10 @@ fr_status tool_engine_config(const fr_options *o, fr_engine_config *cfg, fr_err 
     cfg->kv_window = o->kv_window;
     cfg->expand_bytes = (uint64_t)o->amb_bytes;
     cfg->mmap = o->mmap;
-    cfg->huge_pages = o->huge_pages;
+    cfg->direct_io = o->direct_io;
+    cfg->pages = strcmp(o->huge_pages, "explicit") == 0 ? FR_PAGES_HUGE
+                 : strcmp(o->huge_pages, "off") == 0    ? FR_PAGES_SMALL
+                                                        : FR_PAGES_ADVISE;
     cfg->mlock = o->mlock;
     cfg->repack = o->repack && o->run_time_repack;
     cfg->repack_cache = o->repack_cache;
@@ -137,6 +185,19 @@ fr_status tool_engine_config(const fr_options *o, fr_engine_config *cfg, fr_err 
     return tool_placement(o, &cfg->place, err);
 }
 
+/* Speeds only of what took long enough to tell. */
+static void print_loading(const fr_store_loading *l)
+{
+    char read[32], mapped[32];
+    fprintf(stderr, "load: %s", fr_format_bytes(l->read_bytes, read));
+    if (l->mapped_bytes > 0)
+        fprintf(stderr, ", and %s mapped,", fr_format_bytes(l->mapped_bytes, mapped));
+    fprintf(stderr, " in %.2f s", l->seconds);
+    if (l->read_bytes > 0 && l->seconds > 0.1)
+        fprintf(stderr, " = %.2f GB/s", (double)l->read_bytes * 1e-9 / l->seconds);
+    fputc('\n', stderr);
+}
+
 void tool_print_model(const fr_engine *e)
 {
     fr_engine_info i = fr_engine_describe(e);
@@ -144,6 +205,7 @@ void tool_print_model(const fr_engine *e)
     fprintf(stderr, "model: %s (%s), %.2f M parameters, %s, %lld layers\n",
             i.name[0] ? i.name : "unnamed", i.arch, (double)i.n_params * 1e-6,
             fr_format_bytes(i.file_bytes, file), (long long)i.n_layer);
+    print_loading(&i.loading);
     fprintf(stderr, "memory: KV cache %s for %lld tokens, workspace %s, derived weights %s\n",
             fr_format_bytes(i.kv_bytes, kv), (long long)i.n_ctx,
             fr_format_bytes(i.workspace_bytes, work), fr_format_bytes(i.derived_bytes, derived));

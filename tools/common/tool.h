@@ -14,8 +14,9 @@ int tool_fail(fr_tool tool, const fr_err *err);
 /* Standard output cannot be written: FR_EIO with the reason from errno. */
 fr_status tool_fail_output(fr_err *err);
 
-/* Parses the options. False when the tool shall leave at once with *status: a bad command line
- * (reported), or --help and its like (printed). */
+/* Parses the options; from now on a mapped file that is cut short ends the tool with an error that
+ * names it, not with a signal (SIGBUS). False when the tool shall leave at once with *status: a bad
+ * command line (reported), or --help and its like (printed). */
 bool tool_options(int argc, char **argv, fr_tool tool, fr_options *o, int *status);
 
 /* Engine settings from the options; the path stays owned by o. Loading shows a progress bar on a
