@@ -341,8 +341,10 @@ fr_status plan_draft_solve(plan_draft *d, fr_err *err)
     for (int dev = 0; dev < d->n_devices; dev++) /* caches of settled layers are no items */
         p.room[dev] -= settled_bytes(d, dev) - d->settled[dev];
     fr_status st = plan_solve(&p, &d->arena, &s, err);
-    if (st == FR_OK)
+    if (st == FR_OK) {
         memcpy(d->units, s.units, (size_t)d->n_items * sizeof *d->units);
+        d->slower = s.bound / s.objective - 1;
+    }
     sum_devices(d);
     return st == FR_ENOMEM ? FR_OK : st;
 }

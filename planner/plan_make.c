@@ -1,5 +1,6 @@
 #include "planner/plan.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -181,6 +182,24 @@ static fr_status note_numa(const plan_draft *d, fr_diagnostics *notes, fr_err *e
     return FR_OK;
 }
 
+static const double LITTLE = 1e-9; /* part of a prediction: rounding */
+
+/* What was found by search promises less about larger machines. */
+static fr_status note_search(const plan_draft *d, fr_diagnostics *notes, fr_err *err)
+{
+    if (d->slower <= LITTLE)
+        return FR_OK;
+    if (d->slower < INFINITY)
+        return fr_diagnostics_add(notes, FR_NOTE, -1, err,
+                                  "placed by search, which was better than the exact solver; a "
+                                  "machine with more memory may be predicted to be slower, by at "
+                                  "most %.1f %%",
+                                  100 * d->slower);
+    return fr_diagnostics_add(notes, FR_NOTE, -1, err,
+                              "placed without a promise about larger machines: one with more "
+                              "memory may be predicted to be a little slower");
+}
+
 static fr_status add_notes(const plan_draft *d, fr_diagnostics *notes, fr_err *err)
 {
     if (d->o.n_ctx > d->m->hp.n_ctx_train)
@@ -190,6 +209,7 @@ static fr_status add_notes(const plan_draft *d, fr_diagnostics *notes, fr_err *e
     FR_TRY(note_layers(d, notes, err));
     FR_TRY(note_devices(d, notes, err));
     FR_TRY(note_idle(d, notes, err));
+    FR_TRY(note_search(d, notes, err));
     return note_numa(d, notes, err);
 }
 

@@ -5,13 +5,15 @@
 #include "planner/solver_prices.h"
 #include "planner/solver_runs.h"
 #include "planner/solver_search.h"
+#include "planner/solver_shares.h"
 #include "planner/solver_spread.h"
 
 enum {
     FINALISTS = 4,
     MAX_SHAKES = 400,
     SHAKE_TRIALS = 1500000, /* some 0.2 s */
-    MORE_SHAKES = 4         /* times as many where nothing that fits is known */
+    MORE_SHAKES = 4,        /* times as many where nothing that fits is known */
+    FEWER_SHAKES = 4        /* so many times fewer where the families have something */
 };
 
 /* ---- starts -----------------------------------------------------------------------------------
@@ -91,15 +93,15 @@ static void enter(plan_state *finalists, int *n, const plan_state *s)
     *n += *n < FINALISTS;
 }
 
-/* Iterated local search from the best; returns where the best is then. */
-static int shake(plan_search *x, plan_prices *prices, plan_state *finalists, int best)
+/* Iterated local search from the best, by `most` shakes; returns where the best is then. */
+static int shake(plan_search *x, plan_prices *prices, int most, plan_state *finalists, int best)
 {
     int other = best == 0 ? 1 : 0;
     int64_t begin = x->n_trials;
     bool can = x->n_gpus > 0 && x->t->n_layer > 0;
     for (int k = 0; can; k++) {
         int more = plan_state_excess(&finalists[best]) > 0 ? MORE_SHAKES : 1;
-        if (k >= more * MAX_SHAKES || x->n_trials - begin >= (int64_t)more * SHAKE_TRIALS)
+        if (k >= more * most || x->n_trials - begin >= (int64_t)more * SHAKE_TRIALS)
             break;
         plan_state_copy(&finalists[other], &finalists[best]);
         x->s = &finalists[other];
@@ -146,6 +148,7 @@ typedef struct {
     plan_state s, finalists[FINALISTS], best, family;
     plan_search x;
     plan_prices prices;
+    int most_shakes;
 } solver;
 
 static fr_status solver_init(solver *v, const fr_problem *p, fr_arena *arena, fr_err *err)
@@ -179,7 +182,7 @@ static int solve_for(solver *v, const uint64_t room[FR_PLAN_MAX_DEVICES])
         if (is_better(&v->finalists[k], &v->finalists[best]))
             best = k;
     }
-    return shake(&v->x, &v->prices, v->finalists, best);
+    return shake(&v->x, &v->prices, v->most_shakes, v->finalists, best);
 }
 
 /* ---- more memory than is needed ---------------------------------------------------------------
@@ -197,12 +200,10 @@ enum { N_MULTIPLES = sizeof MULTIPLES / sizeof *MULTIPLES, ROOM_STEP = 1 << 16 }
 static bool are_alike(const fr_problem *p, const uint64_t fixed[FR_PLAN_MAX_DEVICES])
 {
     for (int i = 1; i < p->hw->n_gpus; i++) {
-        const fr_gpu_hw *a = &p->hw->gpus[0], *b = &p->hw->gpus[i];
         double room_a = (double)(p->room[1] - fixed[1]);
         double room_b = (double)(p->room[1 + i] - fixed[1 + i]);
-        if (a->bandwidth != b->bandwidth || a->f16_ops != b->f16_ops ||
-            a->int8_ops != b->int8_ops || a->h2d != b->h2d || a->d2h != b->d2h ||
-            room_a < ALIKE * room_b || room_b < ALIKE * room_a)
+        if (!plan_gpus_alike(&p->hw->gpus[0], &p->hw->gpus[i]) || room_a < ALIKE * room_b ||
+            room_b < ALIKE * room_a)
             return false;
     }
     return true;
@@ -269,51 +270,63 @@ static void solve_by_search(solver *v, const fr_problem *p)
 
 /* ---- families of placements -------------------------------------------------------------------
  *
- * Where they nearly always are as good as the search: this must not depend on budgets. Where GPUs
- * of unequal room just hold everything they may not be; nobody shall have the slower plan for a
- * promise about larger machines, so what the search finds counts where it is better by much. */
+ * This must not depend on budgets. Nobody shall have a much slower plan for the promise about
+ * larger machines, so what the search finds counts where it is better by much; the promise then is
+ * what the families give. */
 
-enum { FAMILY_GPUS = 4, LAYERS_PER_GPU = 6, MIN_BATCH = 128, MOST_CLASSES = 8 };
+enum { MOST_CLASSES = 8, LEAST_LAYERS = 12 };
 static const double MUCH = 0.01; /* of the objective */
 
 static bool has_families(const fr_problem *p, const plan_tables *t)
 {
-    int order[FR_MAX_GPUS], n = plan_gpu_order(p, order);
-    if (n == 0 || n > FAMILY_GPUS || p->m->hp.n_layer < (int64_t)LAYERS_PER_GPU * n ||
-        p->o->n_ubatch < MIN_BATCH || t->goal.machine.has_twins)
-        return false;
-    int n_classes = 0;
+    int order[FR_MAX_GPUS], n = plan_gpu_order(p, order), n_classes = 0;
     for (int il = 0; il < t->n_layer; il++)
         n_classes += t->twin[il] == il;
-    if (n_classes > MOST_CLASSES)
-        return false;
-    for (int k = 1; k < n; k++) {
-        const fr_gpu_hw *a = &p->hw->gpus[order[0] - 1], *b = &p->hw->gpus[order[k] - 1];
-        if (a->bandwidth != b->bandwidth || a->f16_ops != b->f16_ops ||
-            a->int8_ops != b->int8_ops || a->h2d != b->h2d || a->d2h != b->d2h)
-            return false;
-    }
-    return true;
+    return n > 0 && n <= PLAN_RUNS_GPUS && t->n_layer >= LEAST_LAYERS &&
+           n_classes <= MOST_CLASSES && !t->goal.machine.has_twins;
 }
 
-/* The best of the families in v->family; *found: there is one, and no baseline is better. */
+/* RAM holds all that may be there, so that no placement is lost for want of it. */
+static bool ram_is_ample(const fr_problem *p)
+{
+    uint64_t bytes = 0;
+    for (int i = 0; i < p->n_items; i++)
+        bytes += p->items[i].fixed_bytes[FR_PLAN_CPU] +
+                 (p->items[i].allowed & 1 ? p->items[i].bytes : 0);
+    return bytes <= p->room[FR_PLAN_CPU];
+}
+
+typedef fr_status (*family_solver)(const plan_tables *t, double seconds, plan_state *s,
+                                   fr_arena *arena, bool *found, fr_err *err);
+
+/* The best of the families in v->family; *found: there is one. */
 static fr_status solve_families(solver *v, fr_arena *arena, bool *found, fr_err *err)
 {
-    bool spread;
+    static const family_solver others[] = {plan_spread_solve, plan_shares_solve};
     FR_TRY(plan_runs_solve(&v->t, &v->s, arena, found, err));
     if (*found)
         plan_state_copy(&v->family, &v->s);
-    double less = *found ? v->family.seconds : INFINITY;
-    FR_TRY(plan_spread_solve(&v->t, less, &v->s, arena, &spread, err));
-    if (spread)
-        plan_state_copy(&v->family, &v->s);
-    *found = *found || spread;
-    for (int k = 0; *found && k < PLAN_BASELINES; k++) {
-        plan_state_baseline(&v->s, (plan_baseline)k);
-        if (plan_state_excess(&v->s) == 0 && is_better(&v->s, &v->family))
-            *found = v->s.seconds > v->family.seconds * (1 - PLAN_FINAL_GAIN);
+    for (size_t k = 0; k < sizeof others / sizeof *others; k++) {
+        double less = *found ? v->family.seconds : INFINITY;
+        bool better;
+        FR_TRY(others[k](&v->t, less, &v->s, arena, &better, err));
+        if (better)
+            plan_state_copy(&v->family, &v->s);
+        *found = *found || better;
     }
     return FR_OK;
+}
+
+/* A baseline that fits takes less than the best of the families. */
+static bool baseline_is_better(solver *v)
+{
+    for (int k = 0; k < PLAN_BASELINES; k++) {
+        plan_state_baseline(&v->s, (plan_baseline)k);
+        if (plan_state_excess(&v->s) == 0 &&
+            v->s.seconds < v->family.seconds * (1 - PLAN_FINAL_GAIN))
+            return true;
+    }
+    return false;
 }
 
 fr_status plan_solve(const fr_problem *p, fr_arena *arena, fr_solution *out, fr_err *err)
@@ -325,13 +338,15 @@ fr_status plan_solve(const fr_problem *p, fr_arena *arena, fr_solution *out, fr_
     bool found = false;
     if (has_families(p, &v->t))
         FR_TRY(solve_families(v, arena, &found, err));
+    double bound = found && ram_is_ample(p) ? v->family.seconds : INFINITY;
+    v->most_shakes = found ? MAX_SHAKES / FEWER_SHAKES : MAX_SHAKES;
     solve_by_search(v, p);
-    if (found &&
-        (plan_state_excess(&v->best) > 0 || v->best.seconds > v->family.seconds * (1 - MUCH)))
+    if (found && (plan_state_excess(&v->best) > 0 ||
+                  (v->best.seconds > v->family.seconds * (1 - MUCH) && !baseline_is_better(v))))
         plan_state_copy(&v->best, &v->family);
     if (plan_state_excess(&v->best) > 0)
         return too_small(p, &v->best, err);
     plan_state_recount(&v->best);
-    *out = (fr_solution){v->best.units, v->best.seconds};
+    *out = (fr_solution){v->best.units, v->best.seconds, bound};
     return FR_OK;
 }

@@ -1,11 +1,13 @@
 /* The solver: fills what the rules leave open, within hard budgets, so that plan_objective is
  * least.
  *
- * Two methods. For up to four alike GPUs and as many layers as real models have (has_families in
- * solver.c, which asks nothing about budgets), the best of two families of placements is found
- * exactly (solver_runs.h, solver_spread.h). What is in them does not depend on budgets, so more
- * VRAM never gives a slower one. Where none of them fits, where a baseline is better or the search
- * by more than 1 %, and for all other machines, the search has the word.
+ * Two methods. For up to eight GPUs, each a device of its own, and up to eight kinds of layers
+ * (has_families in solver.c, which asks nothing about budgets), the best of three families of
+ * placements is found exactly (solver_runs.h, solver_spread.h, solver_shares.h). What is in them
+ * does not depend on budgets, so more memory never gives a slower one, as long as RAM holds all
+ * that may be there. Where the search is better by more than 1 %, or a baseline at all, where no
+ * family has anything that fits, and for all other machines, the search has the word; larger
+ * machines then are not slower than the families' best (fr_solution.bound).
  *
  * The search. Every free item begins in RAM. Several starts put parts on GPUs: packed into each GPU
  * first, in turn; in proportion to room; at prices for bytes (solver_prices.h); as the baselines
@@ -59,6 +61,8 @@ uint64_t plan_item_bytes(const fr_item *item, int64_t n);
 typedef struct {
     int64_t (*units)[FR_PLAN_MAX_DEVICES]; /* n_items rows, owned by the caller's arena */
     double objective;
+    double bound; /* no machine with more memory has a larger objective than this, or INFINITY: not
+                     known. At most 1.01 * objective, unless that is the search's */
 } fr_solution;
 fr_status plan_solve(const fr_problem *p, fr_arena *arena, fr_solution *out, fr_err *err);
 

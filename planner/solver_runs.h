@@ -15,7 +15,12 @@
 
 #include "planner/solver_state.h"
 
-/* For GPUs of one speed, each a device of its own. Puts the best one into *s, which the tables t
+enum {
+    PLAN_RUNS_GPUS = 8,    /* more of them are not looked at */
+    PLAN_RUNS_LAYERS = 256 /* more are not looked at: n^2 runs */
+};
+
+/* For GPUs that are each a device of its own. Puts the best one into *s, which the tables t
  * belong to. *found: within the rooms there is one,
  * those of the RAM included. */
 fr_status plan_runs_solve(const plan_tables *t, plan_state *s, fr_arena *arena, bool *found,

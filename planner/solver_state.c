@@ -167,6 +167,12 @@ int plan_gpu_order(const fr_problem *p, int order[FR_MAX_GPUS])
     return n;
 }
 
+bool plan_gpus_alike(const fr_gpu_hw *a, const fr_gpu_hw *b)
+{
+    return a->bandwidth == b->bandwidth && a->f16_ops == b->f16_ops && a->int8_ops == b->int8_ops &&
+           a->h2d == b->h2d && a->d2h == b->d2h;
+}
+
 /* ---- state ------------------------------------------------------------------------------------
  */
 

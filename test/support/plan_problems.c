@@ -337,8 +337,8 @@ void problem_alike(plan_problem *q, uint64_t seed)
     uint64_t rng = seed * 0x9E3779B97F4A7C15ull + 7, *r = &rng;
     pick(r, 2);
     problem_shape shape = random_shape(r);
-    fr_hardware hw = problem_machine(1 + (int)pick(r, 4), 0, 0);
-    shape.n_layer = 6 * hw.n_gpus + pick(r, 30);
+    fr_hardware hw = problem_machine(1 + (int)pick(r, 8), 0, 0);
+    shape.n_layer = 12 + pick(r, 50);
     fr_plan_options o = problem_options(256 << pick(r, 8), 128 << pick(r, 6));
     o.goal = (fr_goal)pick(r, 3);
     hw.ram_bandwidth = 20e9 + 20e9 * (double)pick(r, 10);
@@ -346,6 +346,78 @@ void problem_alike(plan_problem *q, uint64_t seed)
     plain_rules(q, r);
     random_rooms(q, r);
     q->p.room[FR_PLAN_CPU] *= 8;
+}
+
+/* Shapes like those of V2-Lite, V2, R1, Kimi-K2, and a small one. */
+static problem_shape real_shape(uint64_t *r)
+{
+    static const fr_type types[] = {FR_TYPE_Q2_K, FR_TYPE_Q4_K, FR_TYPE_Q6_K, FR_TYPE_Q8_0};
+    static const struct {
+        int64_t n_layer, n_lead, n_embd, n_ff, n_ff_exp, n_expert, n_used, n_vocab, n_head;
+    } shapes[] = {{27, 1, 2048, 10944, 1408, 64, 6, 102400, 16},
+                  {60, 1, 5120, 12288, 1536, 160, 6, 102400, 128},
+                  {61, 3, 7168, 18432, 2048, 256, 8, 129280, 128},
+                  {61, 1, 7168, 18432, 2048, 384, 8, 163840, 64},
+                  {24, 2, 2048, 8192, 768, 32, 4, 65536, 32}};
+    size_t k = (size_t)pick(r, 5);
+    problem_shape s = {.n_layer = shapes[k].n_layer,
+                       .n_dense_lead = shapes[k].n_lead,
+                       .n_embd = shapes[k].n_embd,
+                       .n_ff = shapes[k].n_ff,
+                       .n_ff_exp = shapes[k].n_ff_exp,
+                       .n_expert = shapes[k].n_expert,
+                       .n_used = shapes[k].n_used,
+                       .n_vocab = shapes[k].n_vocab,
+                       .n_head = shapes[k].n_head,
+                       .dense_type = types[1 + pick(r, 3)],
+                       .expert_type = types[pick(r, 3)]};
+    s.down_type = pick(r, 2) ? s.expert_type : types[pick(r, 4)];
+    return s;
+}
+
+/* As GPUs differ in practice: of memory, of arithmetic, of their links. */
+static void real_gpus(fr_hardware *hw, uint64_t *r)
+{
+    static const struct {
+        double read, f16, link;
+    } cards[] = {{936e9, 71e12, 25e9},   {1008e9, 165e12, 25e9}, {360e9, 25e12, 12e9},
+                 {347e9, 12e12, 12e9},   {768e9, 155e12, 25e9},  {1555e9, 312e12, 25e9},
+                 {3350e9, 989e12, 50e9}, {448e9, 36e12, 6e9}};
+    int64_t kinds[4], n_kinds = 1 + pick(r, 4);
+    for (int64_t k = 0; k < n_kinds; k++)
+        kinds[k] = pick(r, 8);
+    for (int i = 0; i < hw->n_gpus; i++) {
+        int64_t k = kinds[pick(r, n_kinds)];
+        fr_gpu_hw *g = &hw->gpus[i];
+        *g = make_gpu(i, 0, 1);
+        g->bandwidth = cards[k].read;
+        g->f16_ops = cards[k].f16;
+        g->int8_ops = 2 * cards[k].f16;
+        g->h2d = g->d2h = cards[k].link;
+    }
+}
+
+void problem_mixed(plan_problem *q, uint64_t seed)
+{
+    uint64_t rng = seed * 0x9E3779B97F4A7C15ull + 5, *r = &rng;
+    pick(r, 2);
+    problem_shape shape = real_shape(r);
+    fr_hardware hw = problem_machine(1 + (int)pick(r, 8), 0, 0);
+    real_gpus(&hw, r);
+    hw.ram_bandwidth = 30e9 + 20e9 * (double)pick(r, 25);
+    hw.cpu_int8_ops = 1e12 * (double)(1 + pick(r, 12));
+    hw.cpu_f32_ops = hw.cpu_int8_ops / 4;
+    fr_plan_options o = problem_options(2048 << pick(r, 6), 128 << pick(r, 5));
+    o.goal = (fr_goal)pick(r, 3);
+    o.kv_on_cpu = pick(r, 8) == 0;
+    problem_make(q, &shape, &hw, &o);
+    if (pick(r, 4) == 0)
+        plain_rules(q, r);
+    random_rooms(q, r);
+    for (int d = 1; d <= hw.n_gpus; d++) /* together some times the model, at most */
+        q->p.room[d] = q->p.room[d] / 100 * (uint64_t)(20 + pick(r, 80));
+    if (pick(r, 4) > 0)
+        q->p.room[FR_PLAN_CPU] *= 4;
 }
 
 /* ---- assignment -------------------------------------------------------------------------------

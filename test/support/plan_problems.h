@@ -39,9 +39,13 @@ void problem_random(plan_problem *q, uint64_t seed);
 /* Random ones with at most 3 layers, 2 GPUs and 4 experts: all placements can be tried. */
 void problem_tiny(plan_problem *q, uint64_t seed);
 
-/* Random ones with 1 to 4 alike GPUs of different room, at least six layers for each, enough RAM,
- * and rules on experts. */
+/* Random ones with 1 to 8 alike GPUs of different room, at least twelve layers, enough RAM, and
+ * rules on experts. */
 void problem_alike(plan_problem *q, uint64_t seed);
+
+/* Random ones with the shapes of real models and 1 to 8 GPUs of up to four real kinds, each with a
+ * room of its own, and rules on experts. */
+void problem_mixed(plan_problem *q, uint64_t seed);
 
 /* The assignment that units stand for, in arena. */
 fr_assignment problem_assignment(plan_problem *q, int64_t (*units)[FR_PLAN_MAX_DEVICES]);
