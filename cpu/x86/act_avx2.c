@@ -51,6 +51,26 @@ static void sums_of_16(__m256i codes, int sums[2])
     sums[1] = _mm256_extract_epi16(eights, 8) + _mm256_extract_epi16(eights, 12) - 16 * 128;
 }
 
+/* The largest sums of parts of a block (act.h). */
+static void note_largest(fr_act_q8_256 *a)
+{
+    int most_half = 0;
+    __m256i most_abs = _mm256_setzero_si256();
+    for (int i = 0; i < 256; i += 32) {
+        __m256i sizes = _mm256_abs_epi8(avx2_load(a->q + i));
+        __m256i eights = _mm256_sad_epu8(sizes, _mm256_setzero_si256());
+        __m256i sixteens = _mm256_add_epi32(eights, _mm256_shuffle_epi32(eights, 0x4E));
+        most_abs = _mm256_max_epi32(most_abs, sixteens);
+        int abs = _mm256_extract_epi16(sixteens, 0) + _mm256_extract_epi16(sixteens, 8);
+        int sum = a->sums[i / 16] + a->sums[i / 16 + 1];
+        int half = (abs + (sum < 0 ? -sum : sum)) / 2;
+        most_half = half > most_half ? half : most_half;
+    }
+    int first = _mm256_extract_epi16(most_abs, 0), second = _mm256_extract_epi16(most_abs, 8);
+    a->most_abs = (uint16_t)(first > second ? first : second);
+    a->most_half = (uint16_t)most_half;
+}
+
 /* n codes (a multiple of 32) and their sums of 16; returns the scale. */
 static float encode_block(const float *x, int n, int8_t *q, int *sums)
 {
@@ -91,6 +111,7 @@ static void act_encode(fr_act_type type, const float *x, int64_t cols, void *dst
             a->d = encode_block(x + i, 256, a->q, sums);
             for (int s = 0; s < 16; s++)
                 a->sums[s] = (int16_t)sums[s];
+            note_largest(a);
             if (!is_common(a->d))
                 fr_act_encode_row(type, x + i, 256, a);
         }

@@ -5,8 +5,6 @@
 #include "cpu/x86/native_avx512.h"
 #include "cpu/x86/rows_avx2.h"
 
-enum { GEMM_SIXTEENS = GEMM_STRIPS * GEMM_ROWS / NATIVE_ROWS };
-
 /* `step` in all bytes of the rows whose bit of scale s is set. */
 CPU_INLINE __m512i gemm_native_step(const uint8_t *p, int s, const native_form *f)
 {
@@ -38,8 +36,6 @@ CPU_INLINE void gemm_native_expand(const uint8_t *p, const uint8_t *meta, int k,
     const int n = 32 / f->scale_cols;
     native_head h;
     head(p, meta, &h);
-    for (size_t i = 0; i < f->bytes; i += 64)
-        _mm_prefetch((const char *)p + f->bytes + i, _MM_HINT_T1);
     _mm512_store_ps(strip->d + k, h.d);
 #pragma GCC unroll 8
     for (int b = 0; b < 8; b++) {
@@ -52,8 +48,15 @@ CPU_INLINE void gemm_native_expand(const uint8_t *p, const uint8_t *meta, int k,
                 w[j] = _mm512_add_epi8(w[j], gemm_native_step(p, n * b + j * n / 8, f));
             _mm512_store_si512(strip->codes[8 * b + j][k], w[j]);
         }
-        for (int s = n * b; s < n * (b + 1); s++)
-            _mm512_store_ps(strip->scale[s] + k, scale_of(p, &h, t, s));
+        for (int s = n * b; s < n * (b + 1); s++) {
+            __m512 scale = scale_of(p, &h, t, s);
+            if (gemm_whole_of(f->type).most_abs)
+                _mm512_store_si512(
+                    strip->whole[s] + k,
+                    _mm512_and_si512(_mm512_cvtps_epi32(scale), _mm512_set1_epi32(0xFFFF)));
+            else
+                _mm512_store_ps(strip->scale[s] + k, scale);
+        }
     }
     if (f->min) {
         _mm512_store_ps(strip->m[0] + k, h.m);
@@ -62,24 +65,43 @@ CPU_INLINE void gemm_native_expand(const uint8_t *p, const uint8_t *meta, int k,
     }
 }
 
+/* Where block i of 256 columns of a group stands (of 32: 8 * i), or, behind the last column, the
+ * first block of the group that follows the call's strips. */
+CPU_INLINE const uint8_t *gemm_native_at(const cpu_dot_args *a, int64_t r, int64_t i, size_t bytes,
+                                         size_t meta)
+{
+    const size_t row_bytes = fr_row_bytes(a->type, FR_LAYOUT_NATIVE, a->cols);
+    if (i * GEMM_COLS >= a->cols)
+        i = 0, r += GEMM_STRIPS * GEMM_ROWS;
+    return (const uint8_t *)a->base + (size_t)r * row_bytes + meta + (size_t)i * bytes;
+}
+
+/* What follows chunk i of n groups from row r on. */
+CPU_INLINE gemm_ahead gemm_native_next(const cpu_dot_args *a, int64_t r, int n, int64_t i,
+                                       size_t bytes, size_t meta)
+{
+    gemm_ahead g = {.n = n, .bytes = bytes};
+    for (int k = 0; k < n; k++)
+        g.p[k] = gemm_native_at(a, r + k * NATIVE_ROWS, i + 1, bytes, meta);
+    return g;
+}
+
 /* All columns of rows r0 .. r0 + 16 * n, of which some may lie outside the call. */
 CPU_INLINE void gemm_native_pass(const cpu_dot_args *a, int64_t r0, int n, const native_form *f,
                                  const native_tables *t, native_head_fn *head,
                                  native_codes_fn *codes, native_scale_fn *scale_of, gemm_room *room)
 {
-    const gemm_form form = {256, f->scale_cols, f->offset, f->min, f->by_8};
-    const size_t row_bytes = fr_row_bytes(f->type, FR_LAYOUT_NATIVE, a->cols);
-    const uint8_t *meta = (const uint8_t *)a->base + (size_t)r0 * row_bytes;
+    const gemm_form form = {256, f->scale_cols, f->offset, f->min, f->by_8, gemm_whole_of(f->type)};
     gemm_clear(a, n, room);
     for (int64_t i = 0; i < a->cols / GEMM_COLS; i++) {
-        for (int g = 0; g < n; g++) {
-            const uint8_t *group = meta + (size_t)(g * NATIVE_ROWS) * row_bytes;
-            gemm_native_expand(group + f->meta + (size_t)i * f->bytes, group,
+        for (int g = 0; g < n; g++)
+            gemm_native_expand(gemm_native_at(a, r0 + g * NATIVE_ROWS, i, f->bytes, f->meta),
+                               gemm_native_at(a, r0 + g * NATIVE_ROWS, 0, f->bytes, 0),
                                g % (GEMM_ROWS / NATIVE_ROWS) * NATIVE_ROWS,
                                &room->strip[g / (GEMM_ROWS / NATIVE_ROWS)], f, t, head, codes,
                                scale_of);
-        }
-        gemm_add_chunk(a, &form, i, 1, n, room);
+        gemm_ahead ahead = gemm_native_next(a, r0, n, i, f->bytes, f->meta);
+        gemm_add(a, &form, i, 1, n, &ahead, room);
     }
     gemm_store(a, r0, n, room);
 }
@@ -112,8 +134,6 @@ CPU_INLINE void gemm_native_expand_32(const uint8_t *p, int n_blocks, int k, gem
         __m512i w[8], sum = _mm512_setzero_si512();
         head(p, NULL, &h);
         codes(p, 0, t, w);
-        for (size_t i = 0; i < f->bytes; i += 64)
-            _mm_prefetch((const char *)p + (size_t)n_blocks * f->bytes + i, _MM_HINT_T1);
         for (int j = 0; j < 8; j++) {
             w[j] = f->offset ? _mm512_sub_epi8(w[j], offset) : w[j];
             sum = _mm512_dpbusd_epi32(sum, top, w[j]);
@@ -133,19 +153,18 @@ CPU_INLINE void gemm_native_pass_32(const cpu_dot_args *a, int64_t r0, int n, co
                                     const native_tables *t, native_head_fn *head,
                                     native_codes_fn *codes, gemm_room *room)
 {
-    const gemm_form form = {32, 32, 0, f->min, false};
-    const size_t row_bytes = fr_row_bytes(f->type, FR_LAYOUT_NATIVE, a->cols);
-    const uint8_t *base = (const uint8_t *)a->base + (size_t)r0 * row_bytes;
+    const gemm_form form = {32, 32, 0, f->min, false, {0, 0}};
+    const size_t bytes = GEMM_COLS / 32 * f->bytes;
     gemm_clear(a, n, room);
-    for (int64_t c = 0; c < a->cols; c += GEMM_COLS) {
-        const int n_blocks = (int)(a->cols - c < GEMM_COLS ? a->cols - c : GEMM_COLS) / 32;
-        for (int g = 0; g < n; g++) {
-            const uint8_t *group = base + (size_t)(g * NATIVE_ROWS) * row_bytes;
-            gemm_native_expand_32(group + (size_t)(c / 32) * f->bytes, n_blocks,
+    for (int64_t i = 0; i * GEMM_COLS < a->cols; i++) {
+        const int64_t left = a->cols - i * GEMM_COLS;
+        const int n_blocks = (int)(left < GEMM_COLS ? left : GEMM_COLS) / 32;
+        for (int g = 0; g < n; g++)
+            gemm_native_expand_32(gemm_native_at(a, r0 + g * NATIVE_ROWS, i, bytes, 0), n_blocks,
                                   g % (GEMM_ROWS / NATIVE_ROWS) * NATIVE_ROWS,
                                   &room->strip[g / (GEMM_ROWS / NATIVE_ROWS)], f, t, head, codes);
-        }
-        gemm_add_chunk(a, &form, c / GEMM_COLS, n_blocks, n, room);
+        gemm_ahead ahead = gemm_native_next(a, r0, n, i, bytes, 0);
+        gemm_add(a, &form, i, n_blocks, n, &ahead, room);
     }
     gemm_store(a, r0, n, room);
 }

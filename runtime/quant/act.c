@@ -44,6 +44,25 @@ static int sum_of(const int8_t *q, int n)
     return sum;
 }
 
+/* The largest sums of parts of a block (act.h). */
+static void note_largest(fr_act_q8_256 *a)
+{
+    int most_abs = 0, most_half = 0;
+    for (int i = 0; i < 256; i += 32) {
+        int abs[2] = {0, 0}, sum = 0;
+        for (int k = 0; k < 32; k++) {
+            abs[k / 16] += a->q[i + k] < 0 ? -a->q[i + k] : a->q[i + k];
+            sum += a->q[i + k];
+        }
+        int half = (abs[0] + abs[1] + (sum < 0 ? -sum : sum)) / 2;
+        most_half = half > most_half ? half : most_half;
+        for (int k = 0; k < 2; k++)
+            most_abs = abs[k] > most_abs ? abs[k] : most_abs;
+    }
+    a->most_abs = (uint16_t)most_abs;
+    a->most_half = (uint16_t)most_half;
+}
+
 void fr_act_encode_row(fr_act_type type, const float *x, int64_t cols, void *dst)
 {
     if (type == FR_ACT_F32)
@@ -61,6 +80,7 @@ void fr_act_encode_row(fr_act_type type, const float *x, int64_t cols, void *dst
             a->d = encode_block(x + i, 256, a->q);
             for (int s = 0; s < 16; s++)
                 a->sums[s] = (int16_t)sum_of(a->q + 16 * s, 16);
+            note_largest(a);
         }
     }
 }

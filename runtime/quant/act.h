@@ -15,7 +15,10 @@ typedef struct {
 } fr_act_q8_32;
 
 typedef struct {
-    float d;          /* scale */
+    float d;           /* scale */
+    uint16_t most_abs; /* the largest sum of |q| of 16 consecutive q (from a multiple of 16 on) */
+    uint16_t
+        most_half;    /* the largest sum of all positive, or of all negative, of 32, without sign */
     int16_t sums[16]; /* of 16 consecutive q */
     int8_t q[256];
 } fr_act_q8_256;

@@ -83,6 +83,33 @@ static void sums_are_of_the_codes(void **state)
     }
 }
 
+/* Kernels rely on them as bounds of sums. */
+static void largest_sums_are_of_the_codes(void **state)
+{
+    (void)state;
+    uint64_t seed = 5;
+    for (int try = 0; try < 100; try++) {
+        float x[256];
+        for (int i = 0; i < 256; i++) /* from evenly mixed signs to one sign only */
+            x[i] = test_rand_f(&seed) + 0.02f * (float)(try - 50);
+        fr_act_q8_256 b;
+        fr_act_encode_row(FR_ACT_Q8_256, x, 256, &b);
+        int most_abs = 0, most_half = 0;
+        for (int i = 0; i < 256; i += 16) {
+            int abs = 0, above[2] = {0, 0};
+            for (int k = 0; k < 32 && i % 32 == 0; k++)
+                above[b.q[i + k] < 0] += b.q[i + k] < 0 ? -b.q[i + k] : b.q[i + k];
+            for (int k = 0; k < 16; k++)
+                abs += b.q[i + k] < 0 ? -b.q[i + k] : b.q[i + k];
+            most_abs = abs > most_abs ? abs : most_abs;
+            for (int k = 0; k < 2; k++)
+                most_half = above[k] > most_half ? above[k] : most_half;
+        }
+        assert_int_equal(b.most_abs, most_abs);
+        assert_int_equal(b.most_half, most_half);
+    }
+}
+
 static void codes_round_half_away(void **state)
 {
     (void)state;
@@ -147,6 +174,7 @@ int main(void)
         cmocka_unit_test(floats_are_copied),
         cmocka_unit_test(error_is_half_a_step),
         cmocka_unit_test(sums_are_of_the_codes),
+        cmocka_unit_test(largest_sums_are_of_the_codes),
         cmocka_unit_test(codes_round_half_away),
         cmocka_unit_test(zeros_stay_zero),
         cmocka_unit_test(subnormal_blocks_do_not_overflow),
