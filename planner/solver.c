@@ -12,8 +12,7 @@ enum {
     FINALISTS = 4,
     MAX_SHAKES = 400,
     SHAKE_TRIALS = 1500000, /* some 0.2 s */
-    MORE_SHAKES = 4,        /* times as many where nothing that fits is known */
-    FEWER_SHAKES = 4        /* so many times fewer where the families have something */
+    MORE_SHAKES = 4         /* times as many where nothing that fits is known */
 };
 
 /* ---- starts -----------------------------------------------------------------------------------
@@ -93,15 +92,15 @@ static void enter(plan_state *finalists, int *n, const plan_state *s)
     *n += *n < FINALISTS;
 }
 
-/* Iterated local search from the best, by `most` shakes; returns where the best is then. */
-static int shake(plan_search *x, plan_prices *prices, int most, plan_state *finalists, int best)
+/* Iterated local search from the best; returns where the best is then. */
+static int shake(plan_search *x, plan_prices *prices, plan_state *finalists, int best)
 {
     int other = best == 0 ? 1 : 0;
     int64_t begin = x->n_trials;
     bool can = x->n_gpus > 0 && x->t->n_layer > 0;
     for (int k = 0; can; k++) {
         int more = plan_state_excess(&finalists[best]) > 0 ? MORE_SHAKES : 1;
-        if (k >= more * most || x->n_trials - begin >= (int64_t)more * SHAKE_TRIALS)
+        if (k >= more * MAX_SHAKES || x->n_trials - begin >= (int64_t)more * SHAKE_TRIALS)
             break;
         plan_state_copy(&finalists[other], &finalists[best]);
         x->s = &finalists[other];
@@ -148,7 +147,6 @@ typedef struct {
     plan_state s, finalists[FINALISTS], best, family;
     plan_search x;
     plan_prices prices;
-    int most_shakes;
 } solver;
 
 static fr_status solver_init(solver *v, const fr_problem *p, fr_arena *arena, fr_err *err)
@@ -182,7 +180,7 @@ static int solve_for(solver *v, const uint64_t room[FR_PLAN_MAX_DEVICES])
         if (is_better(&v->finalists[k], &v->finalists[best]))
             best = k;
     }
-    return shake(&v->x, &v->prices, v->most_shakes, v->finalists, best);
+    return shake(&v->x, &v->prices, v->finalists, best);
 }
 
 /* ---- more memory than is needed ---------------------------------------------------------------
@@ -275,7 +273,7 @@ static void solve_by_search(solver *v, const fr_problem *p)
  * what the families give. */
 
 enum { MOST_CLASSES = 8, LEAST_LAYERS = 12 };
-static const double MUCH = 0.01; /* of the objective */
+static const double MUCH = 0.0099; /* of the objective: 1 % of the search's */
 
 static bool has_families(const fr_problem *p, const plan_tables *t)
 {
@@ -339,14 +337,15 @@ fr_status plan_solve(const fr_problem *p, fr_arena *arena, fr_solution *out, fr_
     if (has_families(p, &v->t))
         FR_TRY(solve_families(v, arena, &found, err));
     double bound = found && ram_is_ample(p) ? v->family.seconds : INFINITY;
-    v->most_shakes = found ? MAX_SHAKES / FEWER_SHAKES : MAX_SHAKES;
     solve_by_search(v, p);
-    if (found && (plan_state_excess(&v->best) > 0 ||
-                  (v->best.seconds > v->family.seconds * (1 - MUCH) && !baseline_is_better(v))))
+    bool by_search =
+        !found || (plan_state_excess(&v->best) == 0 &&
+                   (v->best.seconds <= v->family.seconds * (1 - MUCH) || baseline_is_better(v)));
+    if (!by_search)
         plan_state_copy(&v->best, &v->family);
     if (plan_state_excess(&v->best) > 0)
         return too_small(p, &v->best, err);
     plan_state_recount(&v->best);
-    *out = (fr_solution){v->best.units, v->best.seconds, bound};
+    *out = (fr_solution){v->best.units, v->best.seconds, bound, by_search};
     return FR_OK;
 }

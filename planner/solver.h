@@ -62,7 +62,8 @@ typedef struct {
     int64_t (*units)[FR_PLAN_MAX_DEVICES]; /* n_items rows, owned by the caller's arena */
     double objective;
     double bound; /* no machine with more memory has a larger objective than this, or INFINITY: not
-                     known. At most 1.01 * objective, unless that is the search's */
+                     known */
+    bool by_search; /* not of the families */
 } fr_solution;
 fr_status plan_solve(const fr_problem *p, fr_arena *arena, fr_solution *out, fr_err *err);
 
