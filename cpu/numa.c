@@ -7,7 +7,6 @@
 #include "cpu/tiles.h"
 
 #ifdef FERRY_HAVE_NUMA
-#include <numa.h>
 #include <numaif.h>
 #endif
 
@@ -75,28 +74,4 @@ void fr_cpu_home_weight(fr_cpu *cpu, const fr_weight *w)
         return;
     home_job j = {cpu, w, (size_t)sysconf(_SC_PAGESIZE)};
     fr_cpu_run(cpu, touch_pages, &j);
-}
-
-void fr_cpu_home_shared(fr_cpu *cpu, void *p, size_t bytes)
-{
-#ifdef FERRY_HAVE_NUMA
-    if (fr_cpu_n_homes(cpu) == 1 || numa_available() < 0)
-        return;
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    uintptr_t first = round_up((uintptr_t)p, page), end = ((uintptr_t)p + bytes) / page * page;
-    struct bitmask *nodes = numa_allocate_nodemask();
-    if (!nodes)
-        return;
-    const cpu_topology *t = cpu_pool_topology(cpu->pool);
-    for (int i = 0; i < t->n_units; i++) {
-        int node = numa_node_of_cpu(t->units[i].cpu);
-        if (node >= 0)
-            numa_bitmask_setbit(nodes, (unsigned)node);
-    }
-    if (end > first) /* refused in some containers: then pages are where they are touched */
-        mbind((void *)first, end - first, MPOL_INTERLEAVE, nodes->maskp, nodes->size + 1, 0);
-    numa_bitmask_free(nodes);
-#else
-    (void)cpu, (void)p, (void)bytes;
-#endif
 }

@@ -20,10 +20,6 @@ int fr_cpu_n_homes(const fr_cpu *cpu);
  * on the node that touches them first: at each border up to one page is on the wrong side. */
 void fr_cpu_home_weight(fr_cpu *cpu, const fr_weight *w);
 
-/* Deals the pages of a block that all threads read (a KV cache) out to the nodes in turn; for
- * blocks that were not touched yet. Without libnuma nothing happens. */
-void fr_cpu_home_shared(fr_cpu *cpu, void *p, size_t bytes);
-
 /* Pages of matrix `mat` that belong to a share: those that begin in its rows, and in the first
  * share of the first matrix the one in which the weight begins. Inside the cpu box. */
 typedef struct {

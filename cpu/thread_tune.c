@@ -9,6 +9,7 @@
 enum { MOST = 6, ROUNDS = 3, TOKENS = 256 };
 
 #define SLICE   0.1  /* seconds that a number of threads is timed at once */
+#define ENOUGH  5.0  /* seconds after which no further round begins */
 #define WORTH   1.02 /* what more threads must gain */
 #define PATTERN 0x38 /* bytes of weights: small positive numbers in all float types */
 
@@ -83,7 +84,8 @@ static fr_status make_weights(tuner *t, const fr_weight *shape, fr_err *err)
     return FR_OK;
 }
 
-/* The best time of a product of n_tokens in `seconds`; the next matrix each time. */
+/* The best time of a product of n_tokens in `seconds`, or a little more for one; the next matrix
+ * each time. */
 static double time_products(tuner *t, fr_cpu *cpu, int64_t n_tokens, double seconds)
 {
     fr_act_type type = fr_cpu_act_type(cpu, &t->one);
@@ -92,14 +94,15 @@ static double time_products(tuner *t, fr_cpu *cpu, int64_t n_tokens, double seco
     for (double from = start, to; from - start < seconds; from = to) {
         fr_weight w = t->one;
         enum { IN_A_ROW = 8 }; /* so that waking up and falling asleep do not count much */
-        for (int i = 0; i < IN_A_ROW; i++) {
+        int n = 0;
+        do {
             w.data = (const char *)t->weights + (size_t)t->next * w.mat_bytes;
             t->next = (t->next + 1) % t->stack.n_mat;
             fr_cpu_matmul(cpu, &w, &act, n_tokens, t->y, w.rows);
-        }
-        to = now_seconds();
-        if (best == 0 || to - from < best)
-            best = to - from;
+            to = now_seconds();
+        } while (++n < IN_A_ROW && to - from < seconds / 4);
+        if (best == 0 || (to - from) / n < best)
+            best = (to - from) / n;
     }
     return best;
 }
@@ -129,7 +132,8 @@ fr_status fr_threads_tune(const fr_cpu_config *cfg, const fr_weight *shape, fr_t
     fr_status st;
     FR_TRY_OUT(st, open_cpus(&t, cfg, err));
     FR_TRY_OUT(st, make_weights(&t, shape, err));
-    for (int round = 0; round < ROUNDS; round++)
+    double start = now_seconds();
+    for (int round = 0; round < ROUNDS && now_seconds() - start < ENOUGH; round++)
         for (int i = 0; i < t.n; i++) {
             keep_best(&t.single[i], time_products(&t, t.cpus[i], 1, SLICE));
             keep_best(&t.batch[i], time_products(&t, t.cpus[i], TOKENS, SLICE));

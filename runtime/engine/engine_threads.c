@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "base/file.h"
 #include "base/log.h"
@@ -167,7 +168,12 @@ fr_status engine_thread_counts(const fr_model *m, const fr_cpu_config *cfg, cons
     FR_TRY(make_key(cfg, w, &key, err));
     fr_status st = FR_OK;
     if (!keeps || !look_up(path, key, out, &rest)) {
+        struct timespec from, to;
+        clock_gettime(CLOCK_MONOTONIC, &from);
         st = fr_threads_tune(cfg, w, out, err);
+        clock_gettime(CLOCK_MONOTONIC, &to);
+        fr_log_info("threads: measuring took %.1f s",
+                    (double)(to.tv_sec - from.tv_sec) + 1e-9 * (double)(to.tv_nsec - from.tv_nsec));
         if (st == FR_OK && keeps && keep(path, key, out, &rest, &why) != FR_OK)
             fr_log_warn("numbers of threads are not kept: %s", why.text);
     }

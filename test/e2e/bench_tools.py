@@ -67,6 +67,17 @@ expect("combinations", len(found), 2 + 8 + 2)
 expect_in("columns", "| threads | n_ubatch | type_k | mla |            test |", found[0])
 match("last", r"\| deepseek2 3M F16 +\|.*\|       2 \|        8 \|   q8_0 \|   1 \| +pp8 \|.*", found[-3])
 
+# Loading, beside reading alone.
+r = succeed("ferry-bench", "--load", "-m", DEMO, "-r", "2", *SMALL)
+found = lines_of(r)
+match("model", r".*kjv-moe-q8_0\.gguf: [\d.]+ MiB, 2 threads", found[1])
+expect("head", found[3], "| from       | reading GB/s | loading s | mapped GB | loading GB/s | of reading |")
+expect("rows", len(found), 5 + 4)
+for i, source in enumerate(["storage   ", "page cache"] * 2):
+    match(source, r"\| " + source + r" \| +\d+\.\d\d \| +\d+\.\d\d \| +\d+\.\d\d \| +\d+\.\d\d \| +\d+ % \|", found[5 + i])
+refuse("ferry-bench", ["-m"], "--load", "-r", "1")
+refuse("ferry-bench", ["not-there.gguf"], "--load", "-m", temp("not-there.gguf"))
+
 # ---- ferry-bench: formats
 FIELDS = ["n_prompt", "n_gen", "n_depth", "n_threads", "type_k", "avg_ns", "stddev_ns", "avg_ts", "stddev_ts", "samples_ts",
           "model_size", "model_n_params"]
