@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "cpu/kernels.h"
+
 /* What another way must gain over CLAIM, which adapts to a thread that is held up. */
 #define WORTH 1.01
 
@@ -32,6 +34,26 @@ cpu_deal_shape *cpu_deal_find(cpu_deal_table *t, const cpu_deal_key *key)
         return NULL;
     t->shapes[t->n] = (cpu_deal_shape){.key = *key};
     return &t->shapes[t->n++];
+}
+
+cpu_deal_shape *cpu_deal_shape_of(const fr_cpu *cpu, const fr_weight *gate, const fr_weight *up,
+                                  const fr_weight *down, int64_t n_tokens, int64_t n_used,
+                                  int64_t n_macs)
+{
+    int64_t from, to;
+    if (fr_cpu_n_threads(cpu) == 1 || !cpu_is_shared(n_macs))
+        return NULL;
+    cpu_deal_class(n_tokens, &from, &to);
+    cpu_deal_key key = {
+        {(int8_t)gate->type, (int8_t)up->type, (int8_t)down->type},
+        {(int8_t)gate->layout, (int8_t)up->layout, (int8_t)down->layout},
+        (int32_t)from,
+        gate->cols,
+        gate->rows,
+        gate->n_mat,
+        n_used,
+    };
+    return cpu_deal_find(cpu->deals, &key);
 }
 
 cpu_deal cpu_deal_now(const cpu_deal_stage *s, int n_ways)

@@ -4,6 +4,7 @@
 #ifndef FR_CPU_DEAL_CHOICE_H
 #define FR_CPU_DEAL_CHOICE_H
 
+#include "cpu/cpu.h"
 #include "cpu/tiles.h"
 
 enum { CPU_DEAL_SHAPES = 24, CPU_DEAL_ROUNDS = 7 };
@@ -11,6 +12,7 @@ enum { CPU_DEAL_SHAPES = 24, CPU_DEAL_ROUNDS = 7 };
 /* Where tiles are dealt out: gate and up, and down (whose tiles are rows of all experts, so that
  * CLAIM and ROWS are all the ways there are). */
 enum { CPU_STAGE_UP, CPU_STAGE_DOWN, CPU_STAGES };
+enum { CPU_UP_WAYS = CPU_DEAL_COUNT, CPU_DOWN_WAYS = CPU_DEAL_ROWS + 1 };
 
 typedef struct {
     int8_t types[3], layouts[3]; /* gate, up, down */
@@ -41,6 +43,11 @@ typedef struct cpu_deal_table {
 
 /* The row of a key, made when it is new; NULL when the table is full. */
 cpu_deal_shape *cpu_deal_find(cpu_deal_table *t, const cpu_deal_key *key);
+
+/* The row of a job of n_macs on these experts; also NULL where nothing is dealt out. */
+cpu_deal_shape *cpu_deal_shape_of(const fr_cpu *cpu, const fr_weight *gate, const fr_weight *up,
+                                  const fr_weight *down, int64_t n_tokens, int64_t n_used,
+                                  int64_t n_macs);
 
 /* The way to take now, in a stage that has the first n_ways of them; and what it took, in seconds
  * for a unit of work. */

@@ -278,35 +278,12 @@ static void moe_thread(void *arg, int i_thread, int n_threads)
 /* ---- how tiles are dealt out
  * ------------------------------------------------------------------------------------- */
 
-static const int n_ways[CPU_STAGES] = {CPU_DEAL_COUNT, CPU_DEAL_ROWS + 1};
-
-/* NULL where there is nothing to choose, or no place left to note it. */
-static cpu_deal_shape *shape_of(const moe_job *j)
-{
-    const fr_cpu_moe_args *a = j->args;
-    const plan *p = j->p;
-    int64_t from, to;
-    if (fr_cpu_n_threads(j->cpu) == 1 || !cpu_is_shared(work_of(j)))
-        return NULL;
-    cpu_deal_class(a->n_tokens, &from, &to);
-    cpu_deal_key key = {
-        {(int8_t)a->gate->type, (int8_t)a->up->type, (int8_t)a->down->type},
-        {(int8_t)a->gate->layout, (int8_t)a->up->layout, (int8_t)a->down->layout},
-        (int32_t)from,
-        p->n_embd,
-        p->n_ff,
-        p->n_experts,
-        a->n_used,
-    };
-    return cpu_deal_find(j->cpu->deals, &key);
-}
-
 static void cut(moe_job *j, const cpu_deal_shape *shape)
 {
     cpu_deal up = CPU_DEAL_CLAIM, down = CPU_DEAL_CLAIM;
     if (shape) {
-        up = cpu_deal_now(&shape->stages[CPU_STAGE_UP], n_ways[CPU_STAGE_UP]);
-        down = cpu_deal_now(&shape->stages[CPU_STAGE_DOWN], n_ways[CPU_STAGE_DOWN]);
+        up = cpu_deal_now(&shape->stages[CPU_STAGE_UP], CPU_UP_WAYS);
+        down = cpu_deal_now(&shape->stages[CPU_STAGE_DOWN], CPU_DOWN_WAYS);
     }
     const plan *p = j->p;
     cpu_tiles_cut(&j->ff_tiles, j->cpu, up, j->groups.n_active, p->n_ff, p->ff_rows, p->ff_grain);
@@ -325,9 +302,9 @@ static void note_times(const moe_job *j, cpu_deal_shape *shape)
     if (!shape)
         return;
     double work = (double)work_of(j);
-    cpu_deal_took(&shape->stages[CPU_STAGE_UP], n_ways[CPU_STAGE_UP], j->ff_tiles.deal,
+    cpu_deal_took(&shape->stages[CPU_STAGE_UP], CPU_UP_WAYS, j->ff_tiles.deal,
                   (at[HIDDEN] - at[FF]) / work);
-    cpu_deal_took(&shape->stages[CPU_STAGE_DOWN], n_ways[CPU_STAGE_DOWN], j->down_tiles.deal,
+    cpu_deal_took(&shape->stages[CPU_STAGE_DOWN], CPU_DOWN_WAYS, j->down_tiles.deal,
                   (at[END] - at[DOWN]) / work);
 }
 
@@ -379,7 +356,8 @@ void fr_cpu_moe(fr_cpu *cpu, const fr_cpu_moe_args *a)
     j.x_gate = act_view(p.gate_act, a->n_tokens, p.n_embd, a->x, base + p.x_gate);
     j.x_up = p.own_up ? act_view(p.up_act, a->n_tokens, p.n_embd, a->x, base + p.x_up) : j.x_gate;
     j.hidden_act = act_view(p.down_act, j.groups.n_placed, p.n_ff, j.hidden, base + p.hidden_act);
-    cpu_deal_shape *shape = shape_of(&j);
+    cpu_deal_shape *shape =
+        cpu_deal_shape_of(cpu, a->gate, a->up, a->down, a->n_tokens, a->n_used, work_of(&j));
     cut(&j, shape);
     cpu_run_sized(cpu, work_of(&j), moe_thread, &j);
     note_moment(&j, END, 0);

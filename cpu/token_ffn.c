@@ -4,6 +4,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "cpu/deal_choice.h"
 #include "cpu/kernels.h"
 #include "cpu/tiles.h"
 
@@ -35,7 +36,8 @@ typedef struct {
     bool x_read[ACTS];   /* somebody reads that type */
     char *rooms;
     cpu_tiles router_tiles, down_tiles;
-    double at[N_MOMENTS]; /* seconds, as the caller comes by */
+    cpu_deal_shape *deals; /* of the routed experts, or NULL; down's is of both trios together */
+    double at[N_MOMENTS];  /* seconds, as the caller comes by */
 } ffn_job;
 
 /* ---- planning
@@ -278,9 +280,18 @@ static void ffn_thread(void *arg, int i_thread, int n_threads)
 /* ---- the call
  * ------------------------------------------------------------------------------------------- */
 
+/* How tiles of a stage of the routed experts are dealt out now. */
+static cpu_deal deal_of(const ffn_job *j, int stage, int n_ways)
+{
+    return j->deals ? cpu_deal_now(&j->deals->stages[stage], n_ways) : CPU_DEAL_CLAIM;
+}
+
 static void settle(ffn_job *j, char *base)
 {
     const fr_cpu_token_ffn_args *a = j->args;
+    if (a->routed.gate)
+        j->deals = cpu_deal_shape_of(j->cpu, a->routed.gate, a->routed.up, a->routed.down, 1,
+                                     a->select->n_used, j->n_macs);
     for (int t = 0; t < ACTS; t++)
         j->x[t] = t == FR_ACT_F32 ? (const char *)a->x : base + j->x_at[t];
     j->rooms = base + j->rooms_at;
@@ -289,11 +300,12 @@ static void settle(ffn_job *j, char *base)
         t->hidden = (float *)(void *)(base + t->hidden_at);
         t->act = base + t->act_at;
         if (t->w)
-            cpu_tiles_cut(&t->tiles, j->cpu, CPU_DEAL_CLAIM, t->n, t->n_ff, t->up_rows,
-                          t->up_grain);
+            cpu_tiles_cut(&t->tiles, j->cpu,
+                          k == ROUTED ? deal_of(j, CPU_STAGE_UP, CPU_UP_WAYS) : CPU_DEAL_CLAIM,
+                          t->n, t->n_ff, t->up_rows, t->up_grain);
     }
-    cpu_tiles_cut(&j->down_tiles, j->cpu, CPU_DEAL_CLAIM, 1, j->n_embd, j->down_rows,
-                  j->down_grain);
+    cpu_tiles_cut(&j->down_tiles, j->cpu, deal_of(j, CPU_STAGE_DOWN, CPU_DOWN_WAYS), 1, j->n_embd,
+                  j->down_rows, j->down_grain);
     if (j->trios[ROUTED].w) {
         const fr_weight *w = a->router_weight;
         const cpu_kernel *k = cpu_kernel_for(&j->cpu->table, w, fr_cpu_act_type(j->cpu, w));
@@ -327,6 +339,17 @@ static void note_times(const ffn_job *j)
     s[FR_CPU_FFN_DOWN] += down - of_dense;
 }
 
+static void note_deals(const ffn_job *j)
+{
+    const double *at = j->at, work = (double)j->n_macs;
+    if (!j->deals)
+        return;
+    cpu_deal_took(&j->deals->stages[CPU_STAGE_UP], CPU_UP_WAYS, j->trios[ROUTED].tiles.deal,
+                  (at[HIDDEN] - at[UP]) / work);
+    cpu_deal_took(&j->deals->stages[CPU_STAGE_DOWN], CPU_DOWN_WAYS, j->down_tiles.deal,
+                  (at[END] - at[DOWN]) / work);
+}
+
 void fr_cpu_token_ffn(fr_cpu *cpu, const fr_cpu_token_ffn_args *a)
 {
     ffn_job j;
@@ -338,4 +361,5 @@ void fr_cpu_token_ffn(fr_cpu *cpu, const fr_cpu_token_ffn_args *a)
     cpu_run_sized(cpu, j.n_macs, ffn_thread, &j);
     note_moment(&j, END, 0);
     note_times(&j);
+    note_deals(&j);
 }
