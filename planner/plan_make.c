@@ -184,20 +184,16 @@ static fr_status note_numa(const plan_draft *d, fr_diagnostics *notes, fr_err *e
 
 static const double LITTLE = 1e-9; /* part of a prediction: rounding */
 
-/* What was found by search promises less about larger machines. */
+/* What was found by search promises less about larger machines. Said where it is known how much. */
 static fr_status note_search(const plan_draft *d, fr_diagnostics *notes, fr_err *err)
 {
-    if (d->slower <= LITTLE)
+    if (d->slower <= LITTLE || d->slower == INFINITY)
         return FR_OK;
-    if (d->slower < INFINITY)
-        return fr_diagnostics_add(notes, FR_NOTE, -1, err,
-                                  "placed by search, which was better than the exact solver; a "
-                                  "machine with more memory may be predicted to be slower, by at "
-                                  "most %.1f %%",
-                                  100 * d->slower);
     return fr_diagnostics_add(notes, FR_NOTE, -1, err,
-                              "placed without a promise about larger machines: one with more "
-                              "memory may be predicted to be a little slower");
+                              "placed by search, which was better than the exact solver; a "
+                              "machine with more memory may be predicted to be slower, by at "
+                              "most %.1f %%",
+                              100 * d->slower);
 }
 
 static fr_status add_notes(const plan_draft *d, fr_diagnostics *notes, fr_err *err)
