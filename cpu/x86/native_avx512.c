@@ -1,7 +1,7 @@
 /* The native layout by AVX-512 VNNI and VBMI. */
 #include "cpu/repacked.h"
 #include "cpu/x86/gemm_native_avx512.h"
-#include "cpu/x86/native_codes_avx512.h"
+#include "cpu/x86/native_books_avx512.h"
 
 /* X(NAME, TYPE, bytes of sixteen rows' block, their headers, columns of a scale, offset, step,
  * bits at, bytes of them, columns by 8, minima) */

@@ -508,7 +508,7 @@ R_CODES(iq2_s)
     apply_eight_signs(half_lanes(at, 672 + 64 * b), w);
 }
 
-/* iq1, as in native_codes_avx512.h: entries of 12 bits, an index and x. */
+/* iq1, as in native_books_avx512.h: entries of 12 bits, an index and x. */
 CPU_INLINE void weights_of_iq1(__m256i index, __m256i w[2])
 {
     const __m256i values = _mm256_broadcastsi128_si256(
