@@ -145,12 +145,15 @@ fr_status model_expect(fr_model *m, int layer, fr_role role, int64_t cols, int64
     return FR_OK;
 }
 
-/* Exact for floats; quantized weights go to f16, whose rounding is far below theirs. */
-static fr_type derived_type(const fr_weight *from)
+/* Exact for floats. Quantized weights go to f16, whose rounding is far below theirs; k_b, which is
+ * read for every token, to q8_0: half the bytes, and its rounding is still far below. */
+static fr_type derived_type(const fr_weight *from, fr_role role, int64_t cols)
 {
     if (from->type == FR_TYPE_F32 || from->type == FR_TYPE_BF16)
         return from->type;
-    return FR_TYPE_F16;
+    bool quantized = fr_type_get(from->type)->weights > 1;
+    bool fits = cols % fr_type_get(FR_TYPE_Q8_0)->weights == 0;
+    return role == FR_ROLE_ATTN_K_B && quantized && fits ? FR_TYPE_Q8_0 : FR_TYPE_F16;
 }
 
 /* A view needs whole row groups. */
@@ -183,7 +186,7 @@ fr_status model_derive(fr_model *m, int layer, fr_role role, fr_derive how, int 
         w->shape.mat_bytes = (size_t)src_step * fr_row_bytes(src->type, src->layout, cols);
         return FR_OK;
     }
-    w->shape = fr_weight_make(derived_type(src), FR_LAYOUT_PLAIN, cols, rows, mats);
+    w->shape = fr_weight_make(derived_type(src, role, cols), FR_LAYOUT_PLAIN, cols, rows, mats);
     w->bytes = w->shape.mat_bytes * (uint64_t)mats;
     return FR_OK;
 }
