@@ -217,6 +217,12 @@ fr_status fr_session_append_all(fr_session *s, const int32_t *tokens, int64_t n,
 /* Forgets everything from position n on. */
 void fr_session_truncate(fr_session *s, int64_t n);
 
+/* Makes the session hold n tokens by writing those that it holds, with their K and V, again and
+ * again behind themselves: a depth to measure speeds at that takes no prompt, and nothing to get
+ * text from. FR_EINVAL when it holds none, or more; FR_ERANGE beyond the context; FR_EUNSUPPORTED
+ * when a part of the cache is on a GPU. */
+fr_status fr_session_repeat(fr_session *s, int64_t n, fr_err *err);
+
 /* Logits (n_vocab) of the last token, or NULL after a truncation or failure. Valid until the next
  * call. */
 const float *fr_session_logits(const fr_session *s);

@@ -86,6 +86,31 @@ void fr_session_truncate(fr_session *s, int64_t n)
     fr_kv_truncated(s->kv, n);
 }
 
+fr_status fr_session_repeat(fr_session *s, int64_t n, fr_err *err)
+{
+    int64_t have = s->n_tokens, n_ctx = s->e->cfg.n_ctx;
+    if (have < 1 || have > n)
+        return fr_fail(err, FR_EINVAL,
+                       "repeated tokens: found %lld in the session, expected 1 to %lld",
+                       (long long)have, (long long)n);
+    if (n > n_ctx)
+        return fr_fail(err, FR_ERANGE,
+                       "context: found %lld tokens, expected at most %lld; use a larger -c",
+                       (long long)n, (long long)n_ctx);
+    for (int64_t il = 0; il < s->e->kv.n_layer; il++)
+        if (s->kv->slot[il] < 0)
+            return fr_fail(err, FR_EUNSUPPORTED,
+                           "repeated tokens: found the KV cache of layer %lld on a GPU, expected "
+                           "all of it in RAM; compute a prompt, or use --no-kv-offload",
+                           (long long)il);
+    fr_kv_repeat(s->kv, have, n);
+    for (int64_t i = have; i < n; i++)
+        s->tokens[i] = s->tokens[i - have];
+    s->n_tokens = n;
+    s->last = NULL;
+    return FR_OK;
+}
+
 const float *fr_session_logits(const fr_session *s)
 {
     return s->last;

@@ -1,5 +1,7 @@
 #include "kv/kv.h"
 
+#include <string.h>
+
 static fr_status make_rows(fr_type type, int64_t width, int64_t per_pos, fr_kv_rows *out,
                            fr_err *err)
 {
@@ -141,6 +143,28 @@ void fr_kv_truncated(fr_kv *kv, int64_t n)
 {
     if (n < kv->exact_from)
         kv->exact_from = n;
+}
+
+/* Each copy doubles what there is to copy. */
+static void repeat_rows(const fr_kv_rows *r, uint8_t *base, int64_t have, int64_t n)
+{
+    size_t pos = rows_pos_bytes(r);
+    for (int64_t done = have, step; pos > 0 && done < n; done += step) {
+        step = n - done < done ? n - done : done;
+        memcpy(base + pos * (size_t)done, base, pos * (size_t)step);
+    }
+}
+
+void fr_kv_repeat(fr_kv *kv, int64_t have, int64_t n)
+{
+    bool full = kv->exact_from == have - kv->layout.window;
+    for (int64_t il = 0; il < kv->layout.n_layer; il++)
+        if (kv->slot[il] >= 0) {
+            repeat_rows(&kv->layout.k, fr_kv_k(kv, (int)il), have, n);
+            repeat_rows(&kv->layout.v, fr_kv_v(kv, (int)il), have, n);
+        }
+    /* A full ring is taken as that of the new end: as exact as the copies are right. */
+    kv->exact_from = full ? n - kv->layout.window : n;
 }
 
 float *fr_kv_recent_k(const fr_kv *kv, int layer)

@@ -68,6 +68,10 @@ void fr_kv_close(fr_kv *kv);
 void fr_kv_appended(fr_kv *kv, int64_t pos0, int64_t n);
 void fr_kv_truncated(fr_kv *kv, int64_t n);
 
+/* Writes the rows of positions [0, have) again and again behind themselves, up to position n: a
+ * cache to measure speeds on, not one to get text from. 0 < have <= n <= n_ctx. */
+void fr_kv_repeat(fr_kv *kv, int64_t have, int64_t n);
+
 /* The ring of exact rows of a layer (row 0); NULL without a window. */
 float *fr_kv_recent_k(const fr_kv *kv, int layer);
 float *fr_kv_recent_v(const fr_kv *kv, int layer);

@@ -3,6 +3,7 @@
 
 #include <math.h>
 
+#include "kv/kv.h"
 #include "support/models.h"
 #include "support/run_logits.h"
 
@@ -282,6 +283,80 @@ static void test_memory_as_described(void **state)
     }
 }
 
+/* A depth that was not computed: tokens and rows follow one another as they were, in every kind of
+ * cache, and what is computed next starts from there. */
+static void test_repeat(void **state)
+{
+    (void)state;
+    static const fr_type types[] = {FR_TYPE_F32, FR_TYPE_F16, FR_TYPE_Q8_0};
+    fr_err err = {0};
+    for (int mla = 0; mla <= 1; mla++)
+        for (int t = 0; t < 3; t++) {
+            fr_engine_config cfg = logits_config(MODEL_V3);
+            cfg.mla = (fr_mla_mode)mla;
+            cfg.type_k = cfg.type_v = types[t];
+            cfg.kv_window = 32;
+            cfg.n_ctx = 256;
+            fr_engine *e = open_engine(cfg);
+            fr_session *s = open_session(e);
+            int64_t n = 0;
+            assert_int_equal(fr_session_repeat(s, 8, &err), FR_EINVAL);
+            assert_ok(fr_session_append(s, ids.ids, 40, &err));
+            assert_int_equal(fr_session_repeat(s, 39, &err), FR_EINVAL);
+            assert_int_equal(fr_session_repeat(s, 257, &err), FR_ERANGE);
+            assert_ok(fr_session_repeat(s, 40, &err));
+            assert_ok(fr_session_repeat(s, 210, &err));
+            assert_null(fr_session_logits(s));
+            const int32_t *tokens = fr_session_tokens(s, &n);
+            assert_int_equal(n, 210);
+            for (int64_t i = 0; i < n; i++)
+                assert_int_equal(tokens[i], ids.ids[i % 40]);
+            assert_ok(fr_session_append(s, ids.ids, 30, &err));
+            float once[1024];
+            memcpy(once, fr_session_logits(s), sizeof once);
+            for (int i = 0; i < 1024; i++)
+                assert_true(isfinite(once[i]));
+            fr_session_truncate(s, 40); /* what was computed is still there */
+            assert_ok(fr_session_append(s, ids.ids + 40, 1, &err));
+            fr_session *plain = open_session(e);
+            assert_ok(fr_session_append(plain, ids.ids, 40, &err));
+            assert_ok(fr_session_append(plain, ids.ids + 40, 1, &err));
+            assert_true(logits_distance(fr_session_logits(s), fr_session_logits(plain), 1024) <=
+                        (t == 2 ? 5e-2 : 2e-3));
+            fr_session_close(plain);
+            fr_session_close(s);
+            fr_engine_close(e);
+        }
+}
+
+/* Of rows of known bytes, layer by layer. */
+static void test_repeated_rows(void **state)
+{
+    (void)state;
+    fr_err err = {0};
+    fr_kv_layout l = {
+        .n_layer = 2, .k = {FR_TYPE_F16, 3, 3, 2, 6}, .v = {FR_TYPE_F16, 2, 2, 2, 4}, .window = 0};
+    fr_kv *kv;
+    assert_ok(fr_kv_open(&l, 23, NULL, &kv, &err));
+    for (int il = 0; il < 2; il++) {
+        for (int i = 0; i < 23 * 12; i++)
+            fr_kv_k(kv, il)[i] = i < 7 * 12 ? (uint8_t)(100 * il + i) : 255;
+        for (int i = 0; i < 23 * 8; i++)
+            fr_kv_v(kv, il)[i] = i < 7 * 8 ? (uint8_t)(10 * il + i) : 254;
+    }
+    fr_kv_appended(kv, 0, 7);
+    fr_kv_repeat(kv, 7, 22);
+    for (int il = 0; il < 2; il++) {
+        for (int i = 0; i < 22 * 12; i++)
+            assert_int_equal(fr_kv_k(kv, il)[i], (uint8_t)(100 * il + i % (7 * 12)));
+        for (int i = 0; i < 22 * 8; i++)
+            assert_int_equal(fr_kv_v(kv, il)[i], (uint8_t)(10 * il + i % (7 * 8)));
+        assert_int_equal(fr_kv_k(kv, il)[22 * 12], 255); /* beyond: untouched */
+        assert_int_equal(fr_kv_v(kv, il)[22 * 8], 254);
+    }
+    fr_kv_close(kv);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -289,6 +364,7 @@ int main(void)
         cmocka_unit_test(test_limits),      cmocka_unit_test(test_bad_configs),
         cmocka_unit_test(test_cancel),      cmocka_unit_test(test_no_allocation_per_token),
         cmocka_unit_test(test_profile),     cmocka_unit_test(test_memory_as_described),
+        cmocka_unit_test(test_repeat),      cmocka_unit_test(test_repeated_rows),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -1,4 +1,5 @@
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -86,7 +87,8 @@ static fr_status time_test(bench *b, const bench_test *t, bench_result *r, fr_er
     r->when = time(NULL);
     fr_session_truncate(b->session, 0);
     if (t->n_depth > 0)
-        FR_TRY(tool_run_prompt(&b->load, b->session, t->n_depth, NULL, err));
+        FR_TRY(tool_fill(&b->load, b->session, t->n_depth, strcmp(b->o->fill_depth, "fast") == 0,
+                         r->setting->n_ubatch, err));
     if (b->o->bench_roofline)
         r->before = tool_gauge_measure(&b->gauge);
     show_progress(b, t, -1);

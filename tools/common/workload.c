@@ -60,6 +60,21 @@ fr_status tool_run_prompt(tool_workload *w, fr_session *s, int64_t n, double *se
     return run(w, s, n, n, seconds, err);
 }
 
+fr_status tool_fill(tool_workload *w, fr_session *s, int64_t n, bool fast, int64_t n_ubatch,
+                    fr_err *err)
+{
+    int64_t have;
+    fr_session_tokens(s, &have);
+    if (have >= n)
+        return FR_OK;
+    int64_t computed = fast && n > n_ubatch ? n_ubatch : n;
+    for (int64_t step; have < computed; have += step) {
+        step = computed - have < w->cap ? computed - have : w->cap;
+        FR_TRY(tool_run_prompt(w, s, step, NULL, err));
+    }
+    return have < n ? fr_session_repeat(s, n, err) : FR_OK;
+}
+
 fr_status tool_run_generation(tool_workload *w, fr_session *s, int64_t n, double *seconds,
                               fr_err *err)
 {

@@ -22,6 +22,11 @@ fr_status tool_run_prompt(tool_workload *w, fr_session *s, int64_t n, double *se
 fr_status tool_run_generation(tool_workload *w, fr_session *s, int64_t n, double *seconds,
                               fr_err *err);
 
+/* Brings the session to n tokens: by a prompt of random ones; fast: by one of a ubatch at most,
+ * which is then repeated (fr_session_repeat). What it holds already stays. */
+fr_status tool_fill(tool_workload *w, fr_session *s, int64_t n, bool fast, int64_t n_ubatch,
+                    fr_err *err);
+
 /* Of a clock that only goes forward. */
 double tool_seconds(void);
 

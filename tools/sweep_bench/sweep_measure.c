@@ -151,10 +151,10 @@ static fr_status run_depths(sweep *s, sweep_table *out, fr_err *err)
     int64_t room = s->pp > s->tg ? s->pp : s->tg, i = 0;
     for (int64_t n_kv = 0; n_kv + room <= s->info.n_ctx; n_kv += s->pp, i++) {
         sweep_row row;
-        if (i % s->o->sweep_stride) {
-            FR_TRY(tool_run_prompt(&s->load, s->session, s->pp, NULL, err));
+        if (i % s->o->sweep_stride)
             continue;
-        }
+        FR_TRY(tool_fill(&s->load, s->session, n_kv, strcmp(s->o->fill_depth, "fast") == 0, s->pp,
+                         err));
         FR_TRY(measure_depth(s, n_kv, i == 0 ? s->o->sweep_repetitions : 1, &row, err));
         FR_TRY(print_row(s, &row, err));
         FR_TRY(sweep_add_row(out, &row, err));
