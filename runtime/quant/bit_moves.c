@@ -1,54 +1,12 @@
 #include "quant/bit_moves.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <tmmintrin.h>
 
-/* How a program works: every 16 bytes of the destination (a unit) are the exclusive or of some
- * terms; a term is 16 bytes of a source, shuffled, shifted by less than a byte, and masked.
- *
- * Where rows are interleaved from plain ones, a unit has four bytes of each of four rows. So many
- * strands are first woven: 16 bytes from the same place of every strand become words that stand
- * side by side, strand after strand, and the terms read the woven bytes, which mostly stand as the
- * destination wants them. */
-typedef struct {
-    __m128i index, mask;
-    uint32_t off; /* of the 16 bytes in their strand (or in the woven bytes) */
-    uint16_t strand;
-    uint16_t shift; /* bits */
-} term;
+#include "quant/bit_program.h"
 
-typedef struct {
-    __m128i constant;
-    uint32_t off; /* in the destination's strand */
-    uint16_t strand;
-    uint8_t n_still, n_left, n_right; /* terms, in this order */
-} unit;
-
-typedef struct {
-    uint8_t src_strand, src_at, dst_strand, dst_at, mask;
-    int8_t shift; /* > 0: to the left */
-} head_move;
-
-enum {
-    MAX_WEAVES = 64,
-    MAX_UNITS = BIT_MAX_BYTES / 16 + BIT_MAX_STRANDS,
-    MAX_HEAD_MOVES = 512,
-    MAX_UNIT_MOVES = 512,
-    POOL_BYTES = 6 << 20,
-    N_CHECKS = 4
-};
-
-struct bit_program {
-    bit_strands src, dst;
-    int n_weaves; /* 0: terms read the strands themselves */
-    int n_units, n_head_moves;
-    uint32_t weaves[MAX_WEAVES]; /* places of 16 bytes in every source strand */
-    const unit *units;
-    const term *terms;
-    const head_move *head_moves;
-    const uint8_t *head_constant; /* of all destination heads, back to back */
-};
+enum { MAX_UNIT_MOVES = 512, POOL_BYTES = 6 << 20, N_CHECKS = 4 };
 
 /* ---- running ------------------------------------------------------------------------------------
  */
@@ -84,27 +42,32 @@ static void weave(const bit_program *p, const uint8_t *src, size_t stride, uint8
             weave_4(src + (size_t)s * stride + p->weaves[i], stride, out + 4 * s, row);
 }
 
-static inline __m128i shuffled(const term *t, const uint8_t *const *src)
+static inline __m128i shuffled(const bit_term *t, const uint8_t *src, size_t stride)
 {
-    return _mm_shuffle_epi8(load(src[t->strand] + t->off), t->index);
+    return _mm_shuffle_epi8(load(src + t->strand * stride + t->off), t->index);
 }
 
-static void run_units(const bit_program *p, const uint8_t *const *src, uint8_t *const *dst)
+/* The reference. Terms of a woven program have strand 0. */
+static void run_step(const bit_program *p, bit_place at)
 {
-    const term *t = p->terms;
-    for (const unit *u = p->units, *end = u + p->n_units; u < end; u++) {
+    _Alignas(16) uint8_t woven[BIT_MAX_WEAVES * 16 * BIT_MAX_STRANDS];
+    const uint8_t *src = at.src;
+    if (p->n_weaves > 0) {
+        weave(p, at.src, at.src_stride, woven);
+        src = woven;
+    }
+    for (const bit_unit *u = p->units, *end = u + p->n_units; u < end; u++) {
+        const bit_term *t = p->terms + u->first;
         __m128i sum = u->constant;
-        for (const term *e = t + u->n_still; t < e; t++)
-            sum = _mm_xor_si128(sum, _mm_and_si128(shuffled(t, src), t->mask));
-        for (const term *e = t + u->n_left; t < e; t++) {
-            __m128i x = _mm_sll_epi16(shuffled(t, src), _mm_cvtsi32_si128(t->shift));
+        for (const bit_term *e = t + u->n_left; t < e; t++) {
+            __m128i x = _mm_sll_epi16(shuffled(t, src, at.src_stride), _mm_cvtsi32_si128(t->shift));
             sum = _mm_xor_si128(sum, _mm_and_si128(x, t->mask));
         }
-        for (const term *e = t + u->n_right; t < e; t++) {
-            __m128i x = _mm_srl_epi16(shuffled(t, src), _mm_cvtsi32_si128(t->shift));
+        for (const bit_term *e = t + u->n_right; t < e; t++) {
+            __m128i x = _mm_srl_epi16(shuffled(t, src, at.src_stride), _mm_cvtsi32_si128(t->shift));
             sum = _mm_xor_si128(sum, _mm_and_si128(x, t->mask));
         }
-        store(dst[u->strand] + u->off, sum);
+        store(at.dst + u->strand * at.dst_stride + u->off, sum);
     }
 }
 
@@ -116,33 +79,81 @@ static void run_heads(const bit_program *p, const uint8_t *src, size_t src_strid
     for (int i = 0; i < p->dst.n; i++)
         memcpy(dst + (size_t)i * dst_stride, p->head_constant + (size_t)i * p->dst.head,
                p->dst.head);
-    for (const head_move *m = p->head_moves, *end = m + p->n_head_moves; m < end; m++) {
+    for (const bit_head_move *m = p->head_moves, *end = m + p->n_head_moves; m < end; m++) {
         unsigned v = src[m->src_strand * src_stride + m->src_at];
         v = m->shift >= 0 ? v << m->shift : v >> -m->shift;
         dst[m->dst_strand * dst_stride + m->dst_at] ^= (uint8_t)(v & m->mask);
     }
 }
 
+/* ---- tiers --------------------------------------------------------------------------------------
+ */
+
+typedef struct {
+    int n_steps; /* at a time */
+    void (*run)(const bit_program *p, bit_place at);
+} tier_code;
+
+static const tier_code tiers[] = {
+    [BIT_TIER_BASE] = {1, run_step},
+    [BIT_TIER_AVX2] = {2, bit_run_2_avx2},
+    [BIT_TIER_AVX512] = {4, bit_run_4_avx512},
+};
+
+static atomic_int tier_in_use; /* 1 + tier; 0: nobody has looked yet */
+
+static bool has_tier(bit_tier tier)
+{
+    if (tier == BIT_TIER_AVX512)
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+               __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni") &&
+               __builtin_cpu_supports("gfni") && has_tier(BIT_TIER_AVX2);
+    return tier == BIT_TIER_BASE ||
+           (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+            __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi2"));
+}
+
+bool bit_use_tier(bit_tier tier)
+{
+    if (!has_tier(tier))
+        return false;
+    atomic_store(&tier_in_use, 1 + (int)tier);
+    return true;
+}
+
+static bit_tier best_tier(void)
+{
+    int known = atomic_load_explicit(&tier_in_use, memory_order_relaxed);
+    if (known == 0 && !bit_use_tier(BIT_TIER_AVX512) && !bit_use_tier(BIT_TIER_AVX2))
+        bit_use_tier(BIT_TIER_BASE);
+    return (bit_tier)(known > 0 ? known - 1 : atomic_load(&tier_in_use) - 1);
+}
+
+/* Strands mostly stand one behind the other, and those of the next run behind the last one: as many
+ * bytes of them as are moved now will be needed soon.
+ *
+ * Steps by the widest code; what is left over at the end is done by it too, some steps twice, or,
+ * where there are too few, by narrower ones. */
 void bit_program_run(const bit_program *p, const uint8_t *src, size_t src_stride, uint8_t *dst,
                      size_t dst_stride, int64_t n_steps)
 {
-    _Alignas(16) uint8_t woven[MAX_WEAVES * 16 * BIT_MAX_STRANDS];
-    const uint8_t *from[BIT_MAX_STRANDS] = {woven};
-    uint8_t *to[BIT_MAX_STRANDS];
     run_heads(p, src, src_stride, dst, dst_stride);
-    for (int i = 0; i < p->dst.n; i++)
-        to[i] = dst + (size_t)i * dst_stride + p->dst.head;
-    for (int i = 0; i < p->src.n && p->n_weaves == 0; i++)
-        from[i] = src + (size_t)i * src_stride + p->src.head;
-    src += p->src.head;
-    for (int64_t step = 0; step < n_steps; step++, src += p->src.body) {
-        if (p->n_weaves > 0)
-            weave(p, src, src_stride, woven);
-        run_units(p, from, to);
-        for (int i = 0; i < p->dst.n; i++)
-            to[i] += p->dst.body;
-        for (int i = 0; i < p->src.n && p->n_weaves == 0; i++)
-            from[i] += p->src.body;
+    bit_place start = {.src = src + p->src.head,
+                       .dst = dst + p->dst.head,
+                       .src_stride = src_stride,
+                       .dst_stride = dst_stride};
+    const tier_code *c = &tiers[best_tier()];
+    while (c->n_steps > n_steps && c > tiers)
+        c--;
+    for (int64_t step = 0; step < n_steps; step += c->n_steps) {
+        int64_t from = step + c->n_steps <= n_steps ? step : n_steps - c->n_steps;
+        bit_place at = start;
+        at.src += (size_t)from * p->src.body;
+        at.dst += (size_t)from * p->dst.body;
+        at.soon_src = src + (size_t)p->src.n * (src_stride + (size_t)from * p->src.body);
+        at.soon_dst = at.dst + (size_t)c->n_steps * p->dst.body;
+        c->run(p, at);
     }
 }
 
@@ -337,7 +348,7 @@ static void mark_words(const maker *m, weaving *v)
 
 static bool add_weave(const maker *m, bit_program *p, weaving *v, size_t at)
 {
-    if (p->n_weaves == MAX_WEAVES)
+    if (p->n_weaves == BIT_MAX_WEAVES)
         return false;
     for (size_t b = at; b < at + 16 && b < m->src.body; b++) {
         if (v->weave_of[b] < 0)
@@ -386,7 +397,7 @@ typedef struct {
 
 /* How many moves of this shift a term reading 16 bytes at (strand, off) takes; with `t`, takes
  * them. A destination byte has one source in a term. */
-static int cover(unit_move *moves, int n, int shift, place at, term *t)
+static int cover(unit_move *moves, int n, int shift, place at, bit_term *t)
 {
     int taken = 0;
     unsigned seen = 0;
@@ -410,13 +421,19 @@ static int cover(unit_move *moves, int n, int shift, place at, term *t)
         t->mask = load(mask);
         t->off = at.off;
         t->strand = (uint16_t)at.strand;
-        t->shift = (uint16_t)abs(shift);
+        t->shift = (uint8_t)abs(shift);
+        t->rotate = (uint8_t)((32 + shift) % 32);
     }
     return taken;
 }
 
+/* Where terms may read: up to `limit`, at multiples of `grain`. */
+typedef struct {
+    uint32_t limit, grain;
+} source_room;
+
 /* Terms for all moves of one shift, each the one that takes most of what is left. */
-static bool add_terms(unit_move *moves, int n, int shift, uint32_t limit, uint8_t *count)
+static bool add_terms(unit_move *moves, int n, int shift, source_room room, uint8_t *count)
 {
     for (;;) {
         int most = 0;
@@ -425,7 +442,7 @@ static bool add_terms(unit_move *moves, int n, int shift, uint32_t limit, uint8_
             if (moves[i].done || moves[i].shift != shift)
                 continue;
             place at = moves[i].from;
-            at.off = at.off < limit ? at.off : limit;
+            at.off = (at.off < room.limit ? at.off : room.limit) / room.grain * room.grain;
             int taken = cover(moves, n, shift, at, NULL);
             if (taken > most) {
                 most = taken;
@@ -434,7 +451,7 @@ static bool add_terms(unit_move *moves, int n, int shift, uint32_t limit, uint8_
         }
         if (most == 0)
             return true;
-        term *t = take(sizeof *t);
+        bit_term *t = take(sizeof *t);
         if (!t || *count == UINT8_MAX)
             return false;
         cover(moves, n, shift, best, t);
@@ -443,7 +460,7 @@ static bool add_terms(unit_move *moves, int n, int shift, uint32_t limit, uint8_
 }
 
 static bool add_unit(const maker *m, const bit_program *p, const weaving *v, int strand, size_t off,
-                     unit *u)
+                     bit_unit *u)
 {
     unit_move moves[MAX_UNIT_MOVES];
     int n = 0;
@@ -455,33 +472,50 @@ static bool add_unit(const maker *m, const bit_program *p, const weaving *v, int
         moves[n++] = (unit_move){(uint8_t)(a.dst - at), a.mask, a.shift,
                                  source_place(m, p, v, a.src), false};
     }
-    *u = (unit){.constant = load(work.zero + at), .off = (uint32_t)off, .strand = (uint16_t)strand};
-    size_t room = p->n_weaves > 0 ? (size_t)p->n_weaves * 16 * (size_t)m->src.n : m->src.body;
-    uint32_t limit = (uint32_t)room - 16;
-    if (!add_terms(moves, n, 0, limit, &u->n_still))
-        return false;
-    for (int shift = 1; shift < 8; shift++)
-        if (!add_terms(moves, n, shift, limit, &u->n_left))
+    *u = (bit_unit){.constant = load(work.zero + at),
+                    .off = (uint32_t)off,
+                    .first = (uint32_t)((const bit_term *)(void *)(pool + pool_used) - p->terms),
+                    .strand = (uint16_t)strand};
+    source_room room = {(uint32_t)m->src.body - 16, 1};
+    if (p->n_weaves > 0)
+        room = (source_room){((uint32_t)p->n_weaves * (uint32_t)m->src.n - 1) * 16, 16};
+    for (int shift = 0; shift < 8; shift++)
+        if (!add_terms(moves, n, shift, room, &u->n_left))
             return false;
     for (int shift = -1; shift > -8; shift--)
-        if (!add_terms(moves, n, shift, limit, &u->n_right))
+        if (!add_terms(moves, n, shift, room, &u->n_right))
             return false;
     return true;
+}
+
+/* Loops over terms that all have the same length are foreseen by the processor. */
+static int by_terms(const void *a, const void *b)
+{
+    const bit_unit *x = a, *y = b;
+    int n = x->n_left + x->n_right, m = y->n_left + y->n_right;
+    if (n != m)
+        return n - m;
+    if (x->n_left != y->n_left)
+        return x->n_left - y->n_left;
+    return x->first < y->first ? -1 : x->first > y->first;
 }
 
 static bool add_units(const maker *m, bit_program *p, const weaving *v)
 {
     size_t per_strand = (m->dst.body + 15) / 16;
     p->n_units = (int)per_strand * m->dst.n;
-    unit *units = take((size_t)p->n_units * sizeof *units);
+    bit_unit *units = take((size_t)p->n_units * sizeof *units);
     p->units = units;
-    p->terms = (const term *)(void *)(pool + pool_used);
+    p->terms = (const bit_term *)(void *)(pool + pool_used);
+    int n = 0;
     for (int s = 0; units && s < m->dst.n; s++)
         for (size_t off = 0; off < m->dst.body; off += 16) {
             size_t at = off + 16 <= m->dst.body ? off : m->dst.body - 16;
-            if (!add_unit(m, p, v, s, at, units++))
+            if (!add_unit(m, p, v, s, at, &units[n++]))
                 return false;
         }
+    if (units)
+        qsort(units, (size_t)n, sizeof *units, by_terms);
     return units != NULL;
 }
 
@@ -489,7 +523,7 @@ static bool add_heads(const maker *m, bit_program *p)
 {
     size_t dst_strand = m->dst.head + m->dst.body;
     uint8_t *constant = take((size_t)m->dst.n * m->dst.head);
-    head_move *moves = take(MAX_HEAD_MOVES * sizeof *moves);
+    bit_head_move *moves = take(BIT_MAX_HEAD_MOVES * sizeof *moves);
     if (!constant || !moves)
         return false;
     p->head_constant = constant;
@@ -501,14 +535,14 @@ static bool add_heads(const maker *m, bit_program *p)
         uint32_t to = place_of(m->dst, a.dst), from = place_of(m->src, a.src);
         if (to >= m->dst.head)
             continue;
-        if (from >= m->src.head || p->n_head_moves == MAX_HEAD_MOVES)
+        if (from >= m->src.head || p->n_head_moves == BIT_MAX_HEAD_MOVES)
             return false;
-        moves[p->n_head_moves++] = (head_move){(uint8_t)strand_of(m->src, a.src),
-                                               (uint8_t)from,
-                                               (uint8_t)strand_of(m->dst, a.dst),
-                                               (uint8_t)to,
-                                               a.mask,
-                                               (int8_t)a.shift};
+        moves[p->n_head_moves++] = (bit_head_move){(uint8_t)strand_of(m->src, a.src),
+                                                   (uint8_t)from,
+                                                   (uint8_t)strand_of(m->dst, a.dst),
+                                                   (uint8_t)to,
+                                                   a.mask,
+                                                   (int8_t)a.shift};
     }
     return true;
 }

@@ -1,5 +1,5 @@
 /* Fast rearranging of bits: a map from source to destination bits, turned once into a short program
- * of 16-byte shuffles.
+ * of 16-byte shuffles, which wider registers run on several steps at a time.
  *
  * The map is given as a function that does it slowly. It must be affine over bits: every
  * destination bit is a fixed source bit, or the exclusive or of some, or a constant, or such a bit
@@ -29,6 +29,13 @@ typedef struct bit_program bit_program;
 /* NULL when the map is not of this kind, or the room for programs (static, for all of them) is
  * used up. One thread at a time. A program lives as long as the process. */
 const bit_program *bit_program_make(bit_strands src, bit_strands dst, bit_map_fn *map, void *user);
+
+/* Code that runs programs: the best that the processor knows is in use from the start. */
+typedef enum { BIT_TIER_BASE, BIT_TIER_AVX2, BIT_TIER_AVX512, BIT_TIER_COUNT } bit_tier;
+
+/* Has programs run by the code of a tier (for tests); false where the processor lacks it. All give
+ * the same bytes. */
+bool bit_use_tier(bit_tier tier);
 
 /* Moves the heads, and the bodies of n_steps steps. Strand i is at src + i * src_stride: its head,
  * then the bodies of the steps one after another. The same for dst. Any thread. */

@@ -1,9 +1,15 @@
 /* Repacking by programs: the same bytes as the walk over fields, for every type and pair of
- * layouts; and the maps that programs can and cannot be made of. */
+ * layouts and every tier; and the maps that programs can and cannot be made of.
+ *
+ * test_bit_moves --bench [TYPE...] times repacking from plain to the layout in memory. */
 #include "testing.h"
+
+#include <time.h>
 
 #include "quant/bit_moves.h"
 #include "quant/repack.h"
+
+static const char *const tier_names[BIT_TIER_COUNT] = {"base", "AVX2", "AVX-512"};
 
 static uint8_t *random_bytes(size_t n, uint64_t *seed)
 {
@@ -21,10 +27,15 @@ static void compare(fr_type type, fr_layout from, fr_layout to, int64_t rows, in
     uint8_t *src = random_bytes((size_t)rows * fr_row_bytes(type, from, cols), seed);
     uint8_t *walked = random_bytes(n_to, seed), *fast = random_bytes(n_to, seed);
     quant_repack_walk(&(repack_args){type, from, to, rows, cols, src, walked}, 0);
-    quant_repack(&(repack_args){type, from, to, rows, cols, src, fast});
-    if (memcmp(walked, fast, n_to) != 0)
-        fail_msg("%s to %s, %d x %d: not the bytes of the walk", fr_type_name(type, from),
-                 fr_type_name(type, to), (int)rows, (int)cols);
+    for (int tier = 0; tier < BIT_TIER_COUNT; tier++) {
+        if (!bit_use_tier((bit_tier)tier))
+            continue;
+        memset(fast, 0xA5 ^ tier, n_to);
+        quant_repack(&(repack_args){type, from, to, rows, cols, src, fast});
+        if (memcmp(walked, fast, n_to) != 0)
+            fail_msg("%s to %s, %d x %d, %s: not the bytes of the walk", fr_type_name(type, from),
+                     fr_type_name(type, to), (int)rows, (int)cols, tier_names[tier]);
+    }
     free(src);
     free(walked);
     free(fast);
@@ -52,7 +63,7 @@ static void all_types(void **state)
                     fail_msg("%s to %s: no program", fr_type_name((fr_type)t, (fr_layout)from),
                              fr_type_name((fr_type)t, (fr_layout)to));
                 int unit = fr_type_get((fr_type)t)->il_weights;
-                static const int widths[] = {1, 2, 3, 4, 5, 8, 11, 16, 33};
+                static const int widths[] = {1, 2, 3, 4, 5, 6, 7, 8, 11, 16, 33};
                 for (size_t i = 0; i < sizeof widths / sizeof *widths; i++)
                     compare((fr_type)t, (fr_layout)from, (fr_layout)to, rows * (1 + (int)i % 3),
                             (int64_t)unit * widths[i], &seed);
@@ -137,8 +148,86 @@ static void strands_that_do_not_fit(void **state)
     }
 }
 
-int main(void)
+/* ---- speed --------------------------------------------------------------------------------------
+ */
+
+enum { BENCH_COLS = 2048, CACHED_BYTES = 512 << 10, MEMORY_BYTES = 64 << 20 };
+
+static double seconds_now(void)
 {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* GB/s, the best of some runs of about as many bytes. */
+static double speed(repack_args a, size_t bytes)
+{
+    enum { RUNS = 5, RUN_BYTES = 64 << 20 };
+    size_t unit = 16 * fr_row_bytes(a.type, a.from, a.cols);
+    double best = 1e9;
+    a.n_rows = (int64_t)(bytes / unit) * 16;
+    size_t moved = (size_t)a.n_rows / 16 * unit, times = RUN_BYTES / moved;
+    for (int run = 0; run < RUNS; run++) {
+        double start = seconds_now();
+        for (size_t i = 0; i < times; i++)
+            quant_repack(&a);
+        double took = (seconds_now() - start) / (double)times;
+        best = took < best ? took : best;
+    }
+    return (double)moved * 1e-9 / best;
+}
+
+/* MEMORY_BYTES as a loader has them, touched. */
+static uint8_t *huge_pages(void)
+{
+    uint8_t *p = fr_mem_alloc(FR_MEM_MISC, MEMORY_BYTES);
+    assert_non_null(p);
+    fr_mem_want_huge_pages(p);
+    for (size_t i = 0; i < MEMORY_BYTES; i++)
+        p[i] = (uint8_t)(i * 2654435761u >> 13);
+    return p;
+}
+
+static bool is_named(const char *name, int n, char **names)
+{
+    for (int i = 0; i < n; i++)
+        if (strcmp(names[i], name) == 0)
+            return true;
+    return n == 0;
+}
+
+static int bench(int n_names, char **names)
+{
+    uint8_t *src = huge_pages(), *dst = huge_pages();
+    printf(
+        "| plain to | one core, GB/s in cache: base | AVX2 | AVX-512 | from memory: base | AVX2 | "
+        "AVX-512 |\n| --- | --- | --- | --- | --- | --- | --- |\n");
+    for (int t = 0; t < FR_TYPE_COUNT; t++) {
+        fr_layout to = fr_layout_in_memory((fr_type)t, 16, BENCH_COLS);
+        repack_args a = {(fr_type)t, FR_LAYOUT_PLAIN, to, 16, BENCH_COLS, src, dst};
+        if (to == FR_LAYOUT_PLAIN || !quant_repack_is_fast(a.type, a.from, a.to) ||
+            !is_named(fr_type_get(a.type)->name, n_names, names))
+            continue;
+        printf("| %s |", fr_type_name(a.type, to));
+        for (int memory = 0; memory < 2; memory++)
+            for (int tier = 0; tier < BIT_TIER_COUNT; tier++)
+                if (bit_use_tier((bit_tier)tier))
+                    printf(" %.2f |", speed(a, memory ? MEMORY_BYTES : CACHED_BYTES));
+                else
+                    printf(" - |");
+        printf("\n");
+        fflush(stdout);
+    }
+    fr_mem_free(src);
+    fr_mem_free(dst);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1 && strcmp(argv[1], "--bench") == 0)
+        return bench(argc - 2, argv + 2);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_types),
         cmocka_unit_test(maps),
