@@ -89,10 +89,27 @@ typedef struct {
 
 extern const attn_prompt attn_prompt_base, attn_prompt_avx2, attn_prompt_avx512;
 
-/* Rounds to integers of 16 bits. For w1 and w2 that are multiples of 16, at most
- * ATTN_MOST_WIDTH_16 together, and w1 of V that is one. */
+/* Rounds to integers of 16 bits. For widths that are multiples of ATTN_LANES, w1 + w2 at least
+ * twice that. */
 enum { ATTN_MOST_WIDTH_16 = 1024 };
 extern const attn_prompt attn_prompt_16_avx512;
+
+/* Pairs of numbers of a row w wide, in whole registers. */
+static inline int64_t attn_pairs_16(int64_t w)
+{
+    return (w + 2 * ATTN_LANES - 1) / (2 * ATTN_LANES) * ATTN_LANES;
+}
+
+/* Floats that a packed panel takes: pairs, and a factor for each position. */
+static inline size_t attn_packed_keys_16(int64_t w)
+{
+    return (size_t)(ATTN_PANEL * (attn_pairs_16(w) + 1));
+}
+
+static inline size_t attn_packed_values_16(int64_t wv)
+{
+    return (size_t)(ATTN_PANEL / 2 * wv + ATTN_PANEL);
+}
 
 /* ---- tiers ----------------------------------------------------------------------------------- */
 

@@ -121,13 +121,32 @@ typedef struct {
     bool rounded; /* expanded only: 16 bits for each number are enough, where they are faster */
 } fr_cpu_attn_args;
 
+/* K and V of a chunk as products that attention makes itself, head by head, where it needs them:
+ * k1 of head h are rows h * k_step .. of k times the position's row of x, v those of v from v_at +
+ * h
+ * * v_step on. `room`, overwritten, helps where threads share heads; it may be small. The bits are
+ * those of rows that fr_cpu_matmul made. */
+typedef struct {
+    const fr_weight *k, *v; /* may be the same */
+    int64_t k_step, v_at, v_step;
+    const fr_act *x; /* from position `from` on, of the type that both kernels read */
+    float *room;
+    size_t room_floats;
+} fr_cpu_attn_made;
+
 typedef struct {
     int64_t from, to;
     bool first, last;
-    const float *k1, *k2, *v; /* rows of position `from` */
+    const float *k1, *k2, *v; /* rows of position `from`; k1 and v are not used with `made` */
     int64_t ldk1, k1_stride, ldk2, ldv,
-        v_stride; /* ld: positions apart; stride: heads apart; k2 is shared */
+        v_stride;                 /* ld: positions apart; stride: heads apart; k2 is shared */
+    const fr_cpu_attn_made *made; /* or NULL; only where fr_cpu_attn_makes */
 } fr_cpu_attn_chunk;
+
+/* Whether attention makes such products (x and the room may still be missing): with `rounded` on a
+ * tier that has 16-bit kernels, where kernels can be given the rows of a head. */
+bool fr_cpu_attn_makes(const fr_cpu *cpu, const fr_cpu_attn_args *args,
+                       const fr_cpu_attn_made *made);
 
 /* Bytes of scratch for all threads; of the arguments, only the widths and the number of heads
  * count, of the caches the widths and whether there are V rows. */

@@ -102,21 +102,46 @@ fr_status exec_cpu_attn_cached(fr_exec *x, const fr_node *n, fr_err *err)
 }
 
 /* Whether products with a weight read activations that were rounded to 8 bits. */
-static bool rounds(const fr_exec *x, int weight)
+static bool rounds(const fr_exec *x, const fr_weight *w)
 {
-    fr_weight w = exec_as_read_by(exec_cpu_weight(x, weight), (fr_view){.n = 1});
-    return fr_cpu_act_type(x->cpu, &w) != FR_ACT_F32;
+    return fr_cpu_act_type(x->cpu, w) != FR_ACT_F32;
 }
 
-/* rows = W latent for the positions of a chunk. */
-static void expand(fr_exec *x, int weight, int64_t n, float *rows)
+/* The latents of n positions, as products with a weight read them. */
+static fr_act prepare_latents(fr_exec *x, const fr_weight *w, int64_t n)
 {
     const exec_expand *e = &x->expand;
-    fr_weight w = *exec_cpu_weight(x, weight);
-    w = exec_as_read_by(&w, (fr_view){.n = 1});
-    fr_act act = fr_cpu_act_prepare(x->cpu, fr_cpu_act_type(x->cpu, &w), e->latent,
-                                    x->cfg.kv.k.stored, n, w.cols, e->act);
-    fr_cpu_matmul(x->cpu, &w, &act, n, rows, w.rows);
+    return fr_cpu_act_prepare(x->cpu, fr_cpu_act_type(x->cpu, w), e->latent, x->cfg.kv.k.stored, n,
+                              w->cols, e->act);
+}
+
+static void expand(fr_exec *x, const fr_weight *w, int64_t n, float *rows)
+{
+    fr_act act = prepare_latents(x, w, n);
+    fr_cpu_matmul(x->cpu, w, &act, n, rows, w->rows);
+}
+
+/* K and V of `chunk`, but for what of K comes from the cache: as products that attention is to
+ * make, or as rows. */
+static void give_heads(fr_exec *x, const exec_expanded *f, const fr_cpu_attn_args *args,
+                       fr_cpu_attn_made *made, fr_act *act, fr_cpu_attn_chunk *chunk)
+{
+    const exec_expand *e = &x->expand;
+    int64_t n = chunk->to - chunk->from;
+    if (fr_cpu_attn_makes(x->cpu, args, made)) {
+        *act = prepare_latents(x, made->k, n);
+        chunk->made = made;
+        return;
+    }
+    expand(x, made->k, n, e->k);
+    if (!f->whole)
+        expand(x, made->v, n, e->v);
+    chunk->k1 = e->k;
+    chunk->ldk1 = args->n_heads * f->k_stride;
+    chunk->k1_stride = f->k_stride;
+    chunk->v = f->whole ? e->k + args->w1 : e->v;
+    chunk->ldv = args->n_heads * f->v_stride;
+    chunk->v_stride = f->v_stride;
 }
 
 fr_status exec_cpu_attn_expand(fr_exec *x, const fr_node *n, fr_err *err)
@@ -125,32 +150,33 @@ fr_status exec_cpu_attn_expand(fr_exec *x, const fr_node *n, fr_err *err)
     const fr_hparams *hp = &x->m->hp;
     const exec_expand *e = &x->expand;
     const exec_expanded f = exec_expanded_of(x, n);
-    int64_t n_pos = x->batch->pos0 + x->batch->n_tokens, heads = hp->n_head;
+    const fr_view one = {.n = 1};
+    int64_t n_pos = x->batch->pos0 + x->batch->n_tokens;
     fr_cpu_attn_args args = attn_args(x, f.q_nope, f.q_rope, n->out[0]);
     fr_cpu_kv cache = cache_k(x, n->layer);
-    args.rounded = rounds(x, n->weight[0]) && (f.whole || rounds(x, n->weight[1]));
+    fr_weight k = exec_as_read_by(exec_cpu_weight(x, n->weight[0]), one);
+    fr_weight v = f.whole ? k : exec_as_read_by(exec_cpu_weight(x, n->weight[1]), one);
+    fr_act act;
+    fr_cpu_attn_made made = {.k = &k,
+                             .v = &v,
+                             .k_step = f.k_stride,
+                             .v_at = f.whole ? args.w1 : 0,
+                             .v_step = f.v_stride,
+                             .x = &act,
+                             .room = e->k,
+                             .room_floats = (size_t)(e->chunk * hp->n_head * f.k_stride)};
+    args.rounded = rounds(x, &k) && rounds(x, &v);
     for (int64_t from = 0; from < n_pos; from += e->chunk) {
         int64_t to = from + e->chunk < n_pos ? from + e->chunk : n_pos;
+        fr_cpu_attn_chunk chunk = {.from = from,
+                                   .to = to,
+                                   .first = from == 0,
+                                   .last = to == n_pos,
+                                   .k2 = e->latent + hp->kv_lora_rank,
+                                   .ldk2 = cache.stored};
         fr_cpu_kv_load(x->cpu, &cache, from, to - from, e->latent);
-        expand(x, n->weight[0], to - from, e->k);
-        if (!f.whole)
-            expand(x, n->weight[1], to - from, e->v);
-        fr_cpu_attn_expanded(x->cpu, &args,
-                             &(fr_cpu_attn_chunk){
-                                 .from = from,
-                                 .to = to,
-                                 .first = from == 0,
-                                 .last = to == n_pos,
-                                 .k1 = e->k,
-                                 .ldk1 = heads * f.k_stride,
-                                 .k1_stride = f.k_stride,
-                                 .k2 = e->latent + hp->kv_lora_rank,
-                                 .ldk2 = cache.stored,
-                                 .v = f.whole ? e->k + hp->qk_nope : e->v,
-                                 .ldv = heads * f.v_stride,
-                                 .v_stride = f.v_stride,
-                             },
-                             x->attn);
+        give_heads(x, &f, &args, &made, &act, &chunk);
+        fr_cpu_attn_expanded(x->cpu, &args, &chunk, x->attn);
     }
     fr_cpu_kv_keep(&cache, x->batch->n_tokens);
     return FR_OK;

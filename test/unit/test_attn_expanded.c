@@ -1,5 +1,6 @@
 /* Attention on expanded K and V (fr_cpu_attn_expanded) over several panels of positions and items
- * of work: against sums in double, and against itself for other batches and threads. */
+ * of work: against sums in double, against itself for other batches and threads, and with products
+ * that it makes itself against rows. */
 #include "testing.h"
 
 #include <math.h>
@@ -28,7 +29,9 @@ typedef struct {
 static const sizes odd = {40, 9, 70, false, 3e-6}, exact = {W1, W2, WV, false, 3e-6},
                    rounded = {W1, W2, WV, true, 2e-4},
                    /* errors of scores are parts of the product of two norms, which is 55 here */
-    rounded_outliers = {W1, W2, WV, true, 1e-3};
+    rounded_outliers = {W1, W2, WV, true, 1e-3},
+                   /* the norms' product passes 1000 */
+    growing = {W1, W2, WV, true, 2e-2};
 
 static uint64_t rng = 5;
 static fr_cpu *cpus[N_CPUS]; /* scalar, AVX2 and best tier; 1 and 5 threads */
@@ -103,8 +106,9 @@ static float *open_scratch(size_t bytes, void **pages, size_t *size)
     return (float *)(void *)((uint8_t *)*pages + (whole - bytes));
 }
 
-/* Tokens [from, to) as one batch. */
-static void attend(fr_cpu *cpu, const sizes *z, int64_t from, int64_t to, float (*o)[HEADS * WV])
+/* Tokens [from, to) as one batch; `made`: NULL, or products whose rows are in kv. */
+static void attend(fr_cpu *cpu, const sizes *z, int64_t from, int64_t to,
+                   const fr_cpu_attn_made *made, float (*o)[HEADS * WV])
 {
     static float state[POSITIONS * HEADS * 2];
     fr_cpu_attn_args a = {.n_tokens = to - from,
@@ -129,6 +133,10 @@ static void attend(fr_cpu *cpu, const sizes *z, int64_t from, int64_t to, float 
     size_t size;
     float *scratch = open_scratch(fr_cpu_attn_expanded_bytes(cpu, &a), &pages, &size);
     for (int64_t p = 0; p < to; p += CHUNK) {
+        fr_act x = made ? *made->x : (fr_act){0};
+        fr_cpu_attn_made m = made ? *made : (fr_cpu_attn_made){0};
+        x.data = made ? (const uint8_t *)x.data + (size_t)p * x.row_bytes : NULL;
+        m.x = &x;
         fr_cpu_attn_chunk c = {.from = p,
                                .to = p + CHUNK < to ? p + CHUNK : to,
                                .first = p == 0,
@@ -140,7 +148,8 @@ static void attend(fr_cpu *cpu, const sizes *z, int64_t from, int64_t to, float 
                                .ldk2 = W2,
                                .v = kv[p] + W1,
                                .ldv = HEADS * (W1 + WV),
-                               .v_stride = W1 + WV};
+                               .v_stride = W1 + WV,
+                               .made = made ? &m : NULL};
         fr_cpu_attn_expanded(cpu, &a, &c, scratch);
     }
     munmap(pages, size);
@@ -149,7 +158,7 @@ static void attend(fr_cpu *cpu, const sizes *z, int64_t from, int64_t to, float 
 static void attend_in(fr_cpu *cpu, const sizes *z, int64_t batch, float (*o)[HEADS * WV])
 {
     for (int64_t t = 0; t < POSITIONS; t += batch)
-        attend(cpu, z, t, t + batch < POSITIONS ? t + batch : POSITIONS, o);
+        attend(cpu, z, t, t + batch < POSITIONS ? t + batch : POSITIONS, NULL, o);
 }
 
 static void check_token(const sizes *z, int cpu, int64_t t, const float *o)
@@ -171,7 +180,7 @@ static void check_sums(const sizes *z)
             expect(z, t, h);
     for (int c = 0; c < N_CPUS; c++) {
         memset(o, 0xFF, sizeof o);
-        attend(cpus[c], z, 0, POSITIONS, o);
+        attend(cpus[c], z, 0, POSITIONS, NULL, o);
         for (int64_t t = 0; t < POSITIONS; t++)
             check_token(z, c, t, o[t]);
     }
@@ -233,12 +242,85 @@ static void test_same_bits(void **state)
     check_bits(&rounded);
 }
 
+/* Scores that grow from panel to panel until floats could not hold weights beside those of the
+ * first. */
+static void test_growing_scores(void **state)
+{
+    (void)state;
+    static float kept[POSITIONS][HEADS * (W1 + WV)];
+    memcpy(kept, kv, sizeof kept);
+    for (int64_t p = 0; p < POSITIONS; p++)
+        for (int h = 0; h < HEADS; h++)
+            for (int i = 0; i < W1; i++)
+                kv[p][h * (W1 + WV) + i] *= 1e-3f + (float)(p / 100 * p / 100);
+    check_sums(&growing);
+    check_bits(&growing);
+    memcpy(kv, kept, sizeof kept);
+}
+
+enum { LATENT = 64 };
+
+/* kv as products, and the products themselves in it. */
+static void make_products(fr_cpu *cpu, fr_cpu_attn_made *m, fr_weight *w, fr_act *act)
+{
+    static float x[POSITIONS][LATENT], rows[HEADS * (W1 + WV)][LATENT];
+    static _Alignas(64) uint8_t codes[sizeof rows], prepared[sizeof x];
+    fill(x[0], POSITIONS * LATENT, 1.0f);
+    fill(rows[0], HEADS * (W1 + WV) * LATENT, 0.2f);
+    *w = fr_weight_make(FR_TYPE_Q8_0, FR_LAYOUT_PLAIN, LATENT, HEADS * (W1 + WV), 1);
+    for (int64_t r = 0; r < w->rows; r++)
+        fr_encode_row(w->type, rows[r], LATENT, NULL,
+                      codes + (size_t)r * fr_row_bytes(w->type, w->layout, LATENT));
+    w->data = codes;
+    *act =
+        fr_cpu_act_prepare(cpu, fr_cpu_act_type(cpu, w), x[0], LATENT, POSITIONS, LATENT, prepared);
+    fr_cpu_matmul(cpu, w, act, POSITIONS, kv[0], w->rows);
+    *m = (fr_cpu_attn_made){
+        .k = w, .v = w, .k_step = W1 + WV, .v_at = W1, .v_step = W1 + WV, .x = act};
+}
+
+static void test_products_made_here(void **state)
+{
+    (void)state;
+    static float kept[POSITIONS][HEADS * (W1 + WV)];
+    static float o[POSITIONS][HEADS * WV], made[POSITIONS][HEADS * WV];
+    static _Alignas(64) float room[512 * HEADS * (W1 + WV)];
+    memcpy(kept, kv, sizeof kept);
+    for (int c = 0; c < N_CPUS; c++) {
+        fr_cpu_attn_made m;
+        fr_weight w;
+        fr_act act;
+        fr_cpu_attn_args a = {.n_heads = HEADS, .w1 = W1, .w2 = W2, .wv = WV, .rounded = true};
+        make_products(cpus[c], &m, &w, &act);
+        if (!fr_cpu_attn_makes(cpus[c], &a, &m)) {
+            assert_true(fr_cpu_isa(cpus[c]) < FR_ISA_AVX512);
+            continue;
+        }
+        attend(cpus[c], &rounded, 0, POSITIONS, NULL, o);
+        for (size_t n = 0; n <= sizeof room; n += sizeof room) { /* without room, and with it */
+            m.room = n > 0 ? room : NULL;
+            m.room_floats = n / sizeof *room;
+            memset(made, 0xFF, sizeof made);
+            attend(cpus[c], &rounded, 0, POSITIONS, &m, made);
+            assert_memory_equal(o, made, sizeof o);
+            attend(cpus[c], &rounded, 0, 300, &m, made);
+            attend(cpus[c], &rounded, 300, POSITIONS, &m, made);
+            assert_memory_equal(o, made, sizeof o);
+        }
+        a.rounded = false;
+        assert_false(fr_cpu_attn_makes(cpus[c], &a, &m));
+    }
+    memcpy(kv, kept, sizeof kept);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_against_sums_in_double),
         cmocka_unit_test(test_hostile_rows),
         cmocka_unit_test(test_same_bits),
+        cmocka_unit_test(test_growing_scores),
+        cmocka_unit_test(test_products_made_here),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
