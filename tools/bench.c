@@ -1,28 +1,62 @@
 /* ferry-bench: tokens a second of models, and the speed of kernels, beside what the machine can do.
  */
 #include <stdio.h>
+#include <string.h>
 
 #include "bench/bench.h"
+#include "common/placement.h"
 
-static fr_status bench_models(const fr_options *o, fr_err *err)
+static bench_printer printer_on(FILE *to, const char *format, const fr_options *o,
+                                const bench_plan *plan)
+{
+    return (bench_printer){.to = to, .format = format, .plan = plan, .roofline = o->bench_roofline};
+}
+
+/* Some tables of other programs join rules by ';'. */
+static void split_rules(fr_options *o)
+{
+    for (size_t i = 0; i < o->override_tensor.n; i++)
+        for (char *p = o->override_tensor.items[i].text; *p; p++)
+            if (*p == ';')
+                *p = ',';
+}
+
+static fr_status bench_models(fr_options *o, fr_err *err)
 {
     bench_plan plan;
-    fr_err end_err = {0};
     FR_TRY(bench_plan_make(o, &plan, err));
-    bench_printer printer = {
-        .format = o->bench_output, .plan = &plan, .roofline = o->bench_roofline};
-    fr_status st = bench_run(o, &plan, &printer, err);
-    fr_status end = bench_print_end(&printer, &end_err);
-    if (st == FR_OK && end != FR_OK) {
-        *err = end_err;
-        st = end;
+    bench_printer printers[] = {printer_on(stdout, o->bench_output, o, &plan),
+                                printer_on(stderr, o->bench_output_err, o, &plan)};
+    int n = strcmp(o->bench_output_err, "none") == 0 ? 1 : 2;
+    split_rules(o);
+    fr_status st = bench_run(o, &plan, printers, n, err);
+    for (int i = 0; i < n; i++) {
+        fr_err end_err = {0};
+        fr_status end = bench_print_end(&printers[i], &end_err);
+        if (st == FR_OK && end != FR_OK) {
+            *err = end_err;
+            st = end;
+        }
     }
     bench_plan_free(&plan);
     return st;
 }
 
-static fr_status run(const fr_options *o, fr_err *err)
+static fr_status list_devices(const fr_options *o, fr_err *err)
 {
+    fr_hardware hw;
+    FR_TRY(tool_hardware(o, &hw, err));
+    printf("Available devices:\n");
+    for (int i = 0; i < hw.n_gpus; i++)
+        printf("  CUDA%d: %s (%llu MiB)\n", i, hw.gpus[i].name,
+               (unsigned long long)hw.gpus[i].vram_bytes >> 20);
+    return fflush(stdout) != 0 || ferror(stdout) ? tool_fail_output(err) : FR_OK;
+}
+
+static fr_status run(fr_options *o, fr_err *err)
+{
+    if (o->list_devices)
+        return list_devices(o, err);
     if (o->bench_kernels)
         return bench_kernels(o, err);
     if (o->args.n > 0)

@@ -56,6 +56,14 @@ typedef struct {
     size_t n, cap;
 } fr_opt_list;
 
+/* A value of an option that ferry-bench takes several of (MANY in options.def), as it stands on the
+ * command line: "1,2,4". The option's field keeps its default, or what the INI file says. */
+typedef struct {
+    fr_opt_id id;
+    bool negated; /* switches: the values count the other way round */
+    char *text;   /* owned by the fr_options */
+} fr_opt_many;
+
 /* A key of a hardware section ([gpu.N] [ram] [numa.N] [links] [link.N] [disk]), kept as written. */
 typedef struct {
     char *section, *key, *value; /* owned; quotes and comments are off, a bare key cannot occur */
@@ -81,7 +89,9 @@ typedef struct {
 #define OPT(TYPE, field, ...) FR_OPT_C_##TYPE field;
 #include "opts/options.def"
 #undef OPT
-    fr_opt_list args; /* positional arguments */
+    fr_opt_list args;  /* positional arguments */
+    fr_opt_many *many; /* n_many, in the order given; owned; ferry-bench only */
+    size_t n_many, cap_many;
     fr_hw_record *hw;
     size_t n_hw, cap_hw;
     fr_tool tool;
@@ -103,6 +113,10 @@ fr_opt_origin fr_opts_origin(const fr_options *o, fr_opt_id id);
 
 /* FR_EINVAL, naming all spellings, when an option that the tool cannot do without was not given. */
 fr_status fr_opts_require(const fr_options *o, fr_opt_id id, fr_err *err);
+
+/* Sets one option (no list) as the command line would: for a tool that runs through several
+ * settings. The error says "found X, expected Y" without the option's name. */
+fr_status fr_opts_assign(fr_options *o, fr_opt_id id, const char *text, bool negated, fr_err *err);
 
 /* Path of a file that ferry keeps between runs: in $XDG_CACHE_HOME/ferry or ~/.cache/ferry; empty
  * when neither is there. Folders may be missing. FR_ENOMEM. */

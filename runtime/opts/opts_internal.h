@@ -28,7 +28,8 @@ enum {
     OPTS_NO_ENV = 4,
     OPTS_SECRET = 8,
     OPTS_LATER = 16,
-    OPTS_REFUSED = 32
+    OPTS_REFUSED = 32,
+    OPTS_MANY = 64
 };
 
 typedef struct {
@@ -112,6 +113,7 @@ fr_status opts_format(const fr_options *o, fr_opt_id id, size_t i, fr_buf *out, 
 fr_status opts_expected(fr_opt_id id, fr_buf *out, fr_err *err);
 
 fr_status opts_set_defaults(fr_options *o, fr_err *err);
+fr_status opts_add_many(fr_options *o, fr_opt_id id, const char *text, bool negated, fr_err *err);
 void opts_clear_list(fr_opt_list *list);
 fr_status opts_add_item(fr_opt_list *list, const char *text, size_t n, fr_opt_origin origin,
                         fr_err *err);

@@ -28,7 +28,12 @@ fr_status opts_apply(opts_merge *m, opts_level level, opts_match opt, const char
         return fr_fail(err, FR_EUNSUPPORTED, "not supported: %s", row->note);
     if (opts_is_list(row) && m->level[opt.id] != level)
         opts_clear_list(opts_field(m->o, opt.id));
-    FR_TRY(opts_set(m->o, opt.id, text, opt.negated, origin, err));
+    if (level == OPTS_AT_CLI && m->o->tool == FR_TOOL_BENCH && (row->flags & OPTS_MANY)) {
+        FR_TRY(opts_add_many(m->o, opt.id, text, opt.negated, err));
+        m->o->origins[opt.id] = origin;
+    } else {
+        FR_TRY(opts_set(m->o, opt.id, text, opt.negated, origin, err));
+    }
     m->level[opt.id] = (unsigned char)level;
     return FR_OK;
 }

@@ -70,6 +70,31 @@ static fr_status no_value(const scan *s, const argument *a, fr_err *err)
     return st;
 }
 
+/* Whether the next argument is a switch's value. ferry-bench takes "-nkvo 1", and "0,1" where it
+ * takes several values; the other tools only a value that the table announces. */
+static bool is_switch_value(const scan *s, const argument *a, const char *next)
+{
+    const opts_row *row = &opts_rows[a->opt.id];
+    bool bench = s->tool == FR_TOOL_BENCH;
+    if (!next || (!bench && (!(row->flags & OPTS_OPTARG) || a->opt.negated)))
+        return false;
+    if (!bench || !(row->flags & OPTS_MANY))
+        return opts_accepts(a->opt.id, next);
+    for (const char *p = next;; p++) {
+        char item[16];
+        size_t n = strcspn(p, ",");
+        if (n >= sizeof item)
+            return false;
+        memcpy(item, p, n);
+        item[n] = 0;
+        if (!opts_accepts(a->opt.id, item) && strcmp(item, "auto") != 0) /* -rtr auto */
+            return false;
+        p += n;
+        if (!*p)
+            return true;
+    }
+}
+
 /* The value after an option, when it has one. */
 static fr_status take_value(scan *s, argument *a, fr_err *err)
 {
@@ -81,8 +106,7 @@ static fr_status take_value(scan *s, argument *a, fr_err *err)
         return FR_OK;
     }
     if (opts_is_switch(row)) {
-        bool takes = (row->flags & OPTS_OPTARG) && !a->opt.negated && next;
-        a->text = takes && opts_accepts(a->opt.id, next) ? s->argv[s->i++] : "on";
+        a->text = is_switch_value(s, a, next) ? s->argv[s->i++] : "on";
         return FR_OK;
     }
     if (row->flags & OPTS_REFUSED) {
@@ -295,6 +319,9 @@ void fr_opts_free(fr_options *o)
         fr_mem_free(o->hw[i].value);
     }
     fr_mem_free(o->hw);
+    for (size_t i = 0; i < o->n_many; i++)
+        fr_mem_free(o->many[i].text);
+    fr_mem_free(o->many);
     *o = (fr_options){0};
 }
 

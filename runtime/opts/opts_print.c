@@ -38,7 +38,7 @@ static fr_status add_wrapped(fr_buf *out, size_t line, const char *lead, size_t 
 }
 
 /* "-m, --model FILE": all spellings for the command line. */
-static fr_status add_spellings(const opts_row *row, fr_buf *out, fr_err *err)
+static fr_status add_spellings(const opts_row *row, bool many, fr_buf *out, fr_err *err)
 {
     const char *sep = "";
     for (int longs = 0; longs < 2; longs++) {
@@ -57,10 +57,12 @@ static fr_status add_spellings(const opts_row *row, fr_buf *out, fr_err *err)
         opts_next_name(&rest, &name);
         FR_TRY(fr_buf_printf(out, err, ", --no-%.*s", FR_STR_ARG(name.bare)));
     }
-    if (!row->value)
+    const char *value = row->value ? row->value : many ? "0|1" : NULL, *more = many ? ",..." : "";
+    if (!value)
         return FR_OK;
-    return row->flags & OPTS_OPTARG ? fr_buf_printf(out, err, " [%s]", row->value)
-                                    : fr_buf_printf(out, err, " %s", row->value);
+    return opts_is_switch(row) || (row->flags & OPTS_OPTARG)
+               ? fr_buf_printf(out, err, " [%s%s]", value, more)
+               : fr_buf_printf(out, err, " %s%s", value, more);
 }
 
 /* The help text with choices, default and limits. */
@@ -84,11 +86,12 @@ static fr_status add_help(fr_opt_id id, fr_buf *out, fr_err *err)
 /* ---- --help
  * --------------------------------------------------------------------------------------- */
 
-static fr_status help_row(fr_opt_id id, fr_buf *out, fr_buf *scratch, fr_err *err)
+static fr_status help_row(fr_opt_id id, fr_tool tool, fr_buf *out, fr_buf *scratch, fr_err *err)
 {
+    bool many = tool == FR_TOOL_BENCH && (opts_rows[id].flags & OPTS_MANY);
     size_t line = out->n;
     FR_TRY(fr_buf_puts(out, "  ", err));
-    FR_TRY(add_spellings(&opts_rows[id], out, err));
+    FR_TRY(add_spellings(&opts_rows[id], many, out, err));
     if (out->n - line + 2 > HELP_COLUMN) {
         FR_TRY(fr_buf_putc(out, '\n', err));
         line = out->n;
@@ -112,7 +115,7 @@ static fr_status help_section(const opts_section *section, fr_tool tool, fr_buf 
         if (!begun)
             FR_TRY(fr_buf_printf(out, err, "\n%s:\n", section->title));
         begun = true;
-        FR_TRY(help_row((fr_opt_id)id, out, scratch, err));
+        FR_TRY(help_row((fr_opt_id)id, tool, out, scratch, err));
     }
     return FR_OK;
 }
@@ -273,7 +276,7 @@ static fr_status reference_row(fr_opt_id id, fr_buf *out, fr_buf *scratch, fr_er
     FR_TRY(fr_buf_putc(out, '\n', err));
     FR_TRY(comment(out, scratch->p, err));
     fr_buf_clear(scratch);
-    FR_TRY(add_spellings(row, scratch, err));
+    FR_TRY(add_spellings(row, false, scratch, err));
     if (!(row->flags & OPTS_NO_ENV)) {
         opts_env_name(id, env);
         FR_TRY(fr_buf_printf(scratch, err, "; %s", env));

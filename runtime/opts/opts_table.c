@@ -28,7 +28,8 @@ enum {
     NO_ENV = OPTS_NO_ENV,
     SECRET = OPTS_SECRET,
     LATER = OPTS_LATER,
-    REFUSED = OPTS_REFUSED
+    REFUSED = OPTS_REFUSED,
+    MANY = OPTS_MANY
 };
 
 #define ANY                  .low = -DBL_MAX, .high = DBL_MAX

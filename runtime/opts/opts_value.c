@@ -293,6 +293,18 @@ void opts_clear_list(fr_opt_list *list)
     *list = (fr_opt_list){0};
 }
 
+fr_status opts_add_many(fr_options *o, fr_opt_id id, const char *text, bool negated, fr_err *err)
+{
+    void *many = o->many;
+    FR_TRY(fr_mem_grow(FR_MEM_OPTS, &many, &o->cap_many, o->n_many + 1, sizeof *o->many, err));
+    o->many = many;
+    char *copy = fr_mem_strndup(FR_MEM_OPTS, text, strlen(text), err);
+    if (!copy)
+        return FR_ENOMEM;
+    o->many[o->n_many++] = (fr_opt_many){id, negated, copy};
+    return FR_OK;
+}
+
 static fr_status store_text(fr_options *o, fr_opt_id id, fr_str text, fr_opt_origin origin,
                             fr_err *err)
 {
@@ -335,6 +347,11 @@ fr_status opts_set(fr_options *o, fr_opt_id id, const char *text, bool negated,
     }
     o->origins[id] = origin;
     return FR_OK;
+}
+
+fr_status fr_opts_assign(fr_options *o, fr_opt_id id, const char *text, bool negated, fr_err *err)
+{
+    return opts_set(o, id, text, negated, (fr_opt_origin){FR_FROM_CLI, NULL, 0}, err);
 }
 
 fr_status opts_set_defaults(fr_options *o, fr_err *err)

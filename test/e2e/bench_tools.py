@@ -48,7 +48,7 @@ expect("rule", found[1], RULE)
 for i, test in enumerate(tests):
     match(test, row(test), found[2 + i])
     expect(test + " (width)", len(found[2 + i]), len(HEAD))
-match("build", r"build: ferry \d+\.\d+\.\d+", found[-1])
+match("build", r"build: ferry-\d+\.\d+\.\d+ \(\d+\)", found[-1])
 expect("messages", r.err, b"")
 
 # Without options: pp512 and tg128, and the roofline.
@@ -64,8 +64,59 @@ r = succeed("ferry-bench", "-m", DEMO + "," + V3, "-p", "8", "-n", "0", "-r", "1
             "-mla", "1", "-fa", "1", "-fmoe", "1", "-mmp", "0", "-w", "0", "--no-roofline", *SMALL)
 found = lines_of(r)
 expect("combinations", len(found), 2 + 8 + 2)
-expect_in("columns", "| threads | n_ubatch | type_k | mla |            test |", found[0])
-match("last", r"\| deepseek2 3M F16 +\|.*\|       2 \|        8 \|   q8_0 \|   1 \| +pp8 \|.*", found[-3])
+expect_in("columns", "| threads | n_ubatch | type_k |  fa | mla | mmap |            test |", found[0])
+expect_in("rule", "| ------: | -------: | -----: | --: | --: | ---: | --------------: |", found[1])
+match("last", r"\| deepseek2 3M F16 +\|.*\|       2 \|        8 \|   q8_0 \|   1 \|   1 \|    0 \| +pp8 \|.*",
+      found[-3])
+
+# Lines as they are pasted: what the other programs' tables show of them, in their order and widths.
+PASTED = [
+    (["-fa", "0,1"], "|  fa |", ["|   0 |", "|   1 |"]),
+    (["-ngl", "0,10-20+10,99"], "| ngl | threads |", ["|   0 |", "|  10 |", "|  20 |", "|  99 |"]),
+    (["-ngl", "99"], "| backend    | threads |            test |", ["| CPU        |       2 |             pp8 |"]),
+    (["-mla", "2,3", "-fa", "1", "-fmoe", "1", "-amb", "512"], "|  fa | mla |   amb |",
+     ["|   1 |   2 |   512 |", "|   1 |   3 |   512 |"]),
+    (["-ncmoe", "0,10", "-t", "1,2"], "|  n_cpu_moe | threads |",
+     ["|          0 |       1 |", "|          0 |       2 |", "|         10 |       1 |", "|         10 |       2 |"]),
+    (["-nkvo", "0,1"], "|       nkvo |", ["|          0 |", "|          1 |"]),
+    (["-nkvo"], "|       nkvo |", ["|          1 |"]),
+    (["-sm", "none", "-mg", "1", "-b", "16-32+16"], "| n_batch |   main_gpu |     sm |",
+     ["|      16 |          1 |   none |", "|      32 |          1 |   none |"]),
+    (["-ts", "1/1,3;1", "-dev", "none"], "| dev          | ts           |",
+     ["| none         | 1.00/1.00    |", "| none         | 3.00/1.00    |"]),
+    (["-C", "0x1,0x3", "--cpu-strict", "0,1"], "| threads | cpu_mask   | cpu_strict |",
+     ["|       1 | 0x1        |          0 |", "|       1 | 0x1        |          1 |",
+      "|       2 | 0x3        |          0 |", "|       2 | 0x3        |          1 |"]),
+    (["-rtr", "auto", "-thp", "1", "-gr", "0,1", "-ser", "6,1", "-ger", "1", "-muge", "1", "-mqkv", "1", "-no-fug", "0",
+      "-no-ooae", "1", "-sas", "1", "-rcache", "1", "--max-gpu", "2", "--print-overrides", "1", "--defer-experts",
+      "-cuda", "fusion=0", "--fit", "0", "--fit-margin", "512", "--numa", "distribute"],
+     "| backend    | threads |            test |", ["| CPU        |"]),
+    (["-lm", "none", "-fitt", "1024", "-fitc", "4096", "-embd", "0", "-nopo", "0,1", "--no-host", "0", "--poll", "50,100",
+      "--prio", "2", "--delay", "0", "--offline", "-dio", "0", "--moe-cache", "off", "--n-gen-warmup", "2", "-v",
+      "-ot", "exps=CPU;attn=CPU", "--n-cpu-moe", "0"],
+     "| backend    | threads |            test |", ["| CPU        |"]),
+    (["-tgb", "1,2;2,1"], "| threads |", ["|       2 |", "|       1 |"]),
+    (["-rtr", "0", "-ctv", "q8_0"], "| type_v | rtr |", ["|   q8_0 |   0 |"]),
+]
+for args, columns, cells in PASTED:
+    more = [] if {"-t", "-C", "-tgb"} & set(args) else ["-t", "2"]
+    r = succeed("ferry-bench", "-m", DEMO, "-p", "8", "-n", "0", "-r", "1", "--no-roofline", "--log-disable", *more, *args)
+    found = lines_of(r)
+    expect_in(" ".join(args), columns, found[0])
+    expect(" ".join(args) + " (rows)", len(found) - 4, len(cells))
+    for line, cell in zip(found[2:], cells):
+        expect_in(" ".join(args), cell, line)
+        expect(" ".join(args) + " (width)", len(line), len(found[0]))
+
+# The second format goes to standard error; another table has the same rows.
+r = succeed("ferry-bench", "-m", DEMO, "-p", "8", "-n", "4", "-r", "1", "-oe", "jsonl", *SMALL)
+expect("-oe", [json.loads(line)["test"] for line in r.err.decode().splitlines()], ["pp8", "tg4"])
+expect("-oe (table)", len(lines_of(r)), 2 + 2 + 3)
+expect("--list-devices", succeed("ferry-bench", "--list-devices", "--device", "none").out, b"Available devices:\n")
+r = succeed("ferry-bench", "-m", DEMO, "-p", "0", "-n", "4", "-d", "100", "--fill-depth", "fast", "-ub", "16", "-r", "1",
+            "--no-roofline", "--progress", *SMALL)
+match("fast depth", r".*\|       16 \|      tg4 @ d100 \| +\d+\.\d\d ± 0\.00 \|", lines_of(r)[2])
+expect_in("--progress", b"tg4 @ d100: 1 of 1", r.err)
 
 # Loading, beside reading alone.
 r = succeed("ferry-bench", "--load", "-m", DEMO, "-r", "2", *SMALL)
@@ -79,6 +130,17 @@ refuse("ferry-bench", ["-m"], "--load", "-r", "1")
 refuse("ferry-bench", ["not-there.gguf"], "--load", "-m", temp("not-there.gguf"))
 
 # ---- ferry-bench: formats
+# The columns of the other programs' databases, in their order, with their SQL types.
+THEIRS = [("build_commit", "text"), ("build_number", "integer"), ("cpu_info", "text"), ("gpu_info", "text"),
+          ("backends", "text"), ("model_filename", "text"), ("model_type", "text"), ("model_size", "integer"),
+          ("model_n_params", "integer"), ("n_batch", "integer"), ("n_ubatch", "integer"), ("n_threads", "integer"),
+          ("cpu_mask", "text"), ("cpu_strict", "integer"), ("poll", "integer"), ("type_k", "text"), ("type_v", "text"),
+          ("n_gpu_layers", "integer"), ("n_cpu_moe", "integer"), ("split_mode", "text"), ("main_gpu", "integer"),
+          ("no_kv_offload", "integer"), ("flash_attn", "integer"), ("devices", "text"), ("tensor_split", "text"),
+          ("tensor_buft_overrides", "text"), ("use_mmap", "integer"), ("embeddings", "integer"),
+          ("no_op_offload", "integer"), ("no_host", "integer"), ("n_prompt", "integer"), ("n_gen", "integer"),
+          ("n_depth", "integer"), ("test_time", "text"), ("avg_ns", "integer"), ("stddev_ns", "integer"),
+          ("avg_ts", "real"), ("stddev_ts", "real")]
 FIELDS = ["n_prompt", "n_gen", "n_depth", "n_threads", "type_k", "avg_ns", "stddev_ns", "avg_ts", "stddev_ts", "samples_ts",
           "model_size", "model_n_params"]
 ODD = write("it's \"odd\", \xff.gguf".encode("latin-1").decode("utf-8", "surrogateescape"), open(V3, "rb").read())
@@ -130,6 +192,16 @@ db = sqlite3.connect(":memory:")
 db.row_factory = sqlite3.Row
 db.executescript(bench("sql").decode("utf-8", "replace"))
 check_all("sql", [dict(x) for x in db.execute("SELECT * FROM test")])
+expect("sql (another name)", db.execute("SELECT count(*) FROM llama_bench").fetchone()[0], 3)
+row = db.execute("SELECT %s FROM test" % ", ".join("typeof(%s)" % name for name, _ in THEIRS)).fetchone()
+expect("sql (all types)", list(zip((name for name, _ in THEIRS), row)), THEIRS)
+expect("csv (columns)", text.splitlines()[0].split(",")[:len(THEIRS)], [name for name, _ in THEIRS])
+j = json.loads(bench("json", "-ot", "exps=CPU;attn=CPU", "-nkvo", "1", "-ts", "3/1", "-fa", "on", "-mmp", "0"))[0]
+for name, value in (("no_kv_offload", True), ("use_mmap", False), ("cpu_strict", False), ("embeddings", False),
+                    ("flash_attn", 1), ("tensor_split", "3.00/1.00"), ("tensor_buft_overrides", "exps=CPU;attn=CPU"),
+                    ("split_mode", "layer"), ("n_gpu_layers", 0), ("backends", "CPU"), ("gpu_info", ""), ("mla_attn", 3),
+                    ("attn_max_batch", 256), ("devices", "auto"), ("cpu_mask", "0x0"), ("poll", 50)):
+    expect("json (%s)" % name, j[name], value)
 expect("sql (types)", [x[0] for x in db.execute("SELECT typeof(avg_ts) || typeof(n_prompt) || typeof(test) FROM test")],
        ["realintegertext"] * 3)
 expect("without roofline", json.loads(bench("json", "--no-roofline"))[0]["roofline"], None)
@@ -151,6 +223,20 @@ refuse("ferry-bench", ["--model"])
 refuse("ferry-bench", ["nothing.gguf"], "-m", "nothing.gguf")
 refuse("ferry-bench", ["-p: found '1,x'"], "-m", DEMO, "-p", "1,x")
 refuse("ferry-bench", ["none"], "-m", DEMO, "-p", "0", "-n", "0")
+for args, words in ((["-t", "1-x"], ["-t: found '1-x'", "512-2048+512"]), (["-ub", "0"], ["-ub: found '0'", "from 1"]),
+                    (["-ctk", "f16,,q8_0"], ["-ctk", "empty"]), (["-ctk", "q8_KV"], ["-ctk: found 'q8_KV'", "q8_0"]),
+                    (["-tgb", "8"], ["-tgb: found '8'", "8,16"]), (["-tgb", "8,x"], ["-tgb: found 'x'"]),
+                    (["-sm", "layer,row,diagonal"], ["-sm: found 'diagonal'", "none, layer"]),
+                    (["-mla", "0,4"], ["-mla: found '4'", "0 to 3"]),
+                    (["-ngl", "1-"], ["-ngl: found '1-'"]),
+                    (["-p", "1-100000"], ["fewer"]), (["-pg", "1,2,3"], ["-pg: found '1,2,3'", "two numbers"]),
+                    (["-amb", "-5"], ["-amb: found '-5'"]), (["-b", "9999999999"], ["-b", "9999999999"]),
+                    (["-t", "1-4096", "-ub", "1-64"], ["combinations"])):
+    refuse("ferry-bench", words, "-m", DEMO, *args)
+for args, words in ((["-r", "0"], ["from 1"]), (["-rpc", "a:1"], ["one machine"]), (["-hf", "a/b"], ["does not download"]),
+                    (["-o", "table"], ["one of md, csv"]), (["-d"], ["-d: found nothing"]), (["-nd", "1"], ["-nd"])):
+    refuse("ferry-bench", words, "-m", DEMO, *args, code=2)
+refuse("ferry-bench", ["-t: found 2 values", "--kernels"], "--kernels", "q4_K", "-t", "1,2")
 refuse("ferry-bench", ["unexpected argument"], DEMO)
 refuse("ferry-bench", ["q9_K"], "--kernels", "q9_K")
 refuse("ferry-bench", ["one of md, csv, json, jsonl, sql"], "-m", DEMO, "-o", "xml", code=2)

@@ -104,18 +104,21 @@ static void all_combinations(void **state)
     bench_plan p;
     assert_ok(PARSE("-m", "a,b", "-m", "c", "-t", "1,2", "-ctk", "f16,Q8_0", "-ub", "64", "-fa",
                     "1", "-fmoe", "1", "-mmp", "0"));
-    assert_false(o.bench_mmap);
     assert_ok(bench_plan_make(&o, &p, &err));
+    assert_false(o.mmap);
+    assert_int_equal(o.ubatch_size, 64);
     assert_int_equal(p.n_settings, 12);
-    assert_true(p.show_type_k && p.show_ubatch);
-    assert_false(p.show_type_v || p.show_batch || p.show_mla);
+    assert_true(p.show[BENCH_TYPE_K] && p.show[BENCH_UBATCH] && p.show[BENCH_FLASH_ATTN] &&
+                p.show[BENCH_MMAP]);
+    assert_false(p.show[BENCH_TYPE_V] || p.show[BENCH_BATCH] || p.show[BENCH_MLA]);
     assert_string_equal(p.settings[0].model, "a");
-    assert_int_equal(p.settings[0].n_threads, 1);
-    assert_int_equal(p.settings[1].n_threads, 2);
-    assert_string_equal(p.settings[2].type_k, "q8_0");
+    assert_string_equal(p.settings[0].value[BENCH_THREADS], "1");
+    assert_string_equal(p.settings[1].value[BENCH_THREADS], "2");
+    assert_string_equal(p.settings[2].value[BENCH_TYPE_K], "Q8_0");
     assert_string_equal(p.settings[4].model, "b");
     assert_string_equal(p.settings[11].model, "c");
-    assert_int_equal(p.settings[11].n_ubatch, 64);
+    assert_string_equal(p.settings[11].value[BENCH_UBATCH], "64");
+    assert_null(p.settings[0].value[BENCH_BATCH]);
     bench_plan_free(&p);
 }
 
@@ -123,11 +126,14 @@ static void all_combinations(void **state)
 
 static const double seconds[] = {2, 4};
 static const tool_model_work model = {"a model", 5000, 1000, 3e9, 2e9, 1e9};
-static const bench_setting setting = {"it's \"a\".gguf", 3, 2048, 512, 0, "f16", "f16"};
 
 static bench_result result_of(const bench_test *t)
 {
-    return (bench_result){.setting = &setting,
+    assert_ok(PARSE("-m", "x"));
+    return (bench_result){.o = &o,
+                          .model_path = "it's \"a\".gguf",
+                          .backend = "CPU",
+                          .gpu_info = "",
                           .test = t,
                           .model = &model,
                           .n_threads = 2,
@@ -189,7 +195,7 @@ static void failing_memory(void **state)
     bench_test tg = {"tg5", 0, 5, 0};
     bench_result r = result_of(&tg);
     assert_ok(PARSE("-m", "a,b", "-ctk", "f16,q8_0", "-pg", "1,2", "-gp", "3,4", "-d", "1-3"));
-    size_t before = fr_mem_total().bytes_now;
+    size_t before = fr_mem_tag_stats(FR_MEM_MISC).bytes_now; /* the options change */
     for (uint64_t n = 1;; n++) {
         bench_plan p;
         fr_mem_fail_at(n, 0);
@@ -201,7 +207,7 @@ static void failing_memory(void **state)
             break;
         }
         assert_int_equal(st, FR_ENOMEM);
-        assert_true(fr_mem_total().bytes_now == before);
+        assert_true(fr_mem_tag_stats(FR_MEM_MISC).bytes_now == before);
     }
     for (uint64_t n = 1;; n++) {
         bench_field fields[BENCH_FIELDS_MAX];
@@ -210,7 +216,7 @@ static void failing_memory(void **state)
         fr_status st = bench_fields_of(&r, fields, &n_fields, &err);
         fr_mem_fail_at(0, 0);
         bench_fields_free(fields, n_fields);
-        assert_true(fr_mem_total().bytes_now == before);
+        assert_true(fr_mem_tag_stats(FR_MEM_MISC).bytes_now == before);
         if (st == FR_OK)
             break;
         assert_int_equal(st, FR_ENOMEM);

@@ -517,7 +517,7 @@ static void help(void **state)
     assert_ok(fr_opts_help(FR_TOOL_CLI, &text, &err));
     assert_non_null(strstr(text.p, "usage: ferry-cli"));
     assert_non_null(strstr(text.p, "\n  -m, --model FILE                GGUF file to load"));
-    assert_non_null(strstr(text.p, "\n  --mmap, --no-mmap "));
+    assert_non_null(strstr(text.p, "\n  -mmp, --mmap, --no-mmap "));
     assert_non_null(strstr(text.p, "\n  -fa, --flash-attn [on|off|auto]"));
     assert_null(strstr(text.p, "--port"));
     assert_null(strstr(text.p, "--rpc"));

@@ -11,7 +11,7 @@ typedef struct {
     fr_status st;
 } filler;
 
-static fr_buf *next(filler *f, const char *name, bench_field_kind kind)
+static fr_buf *next(filler *f, const char *name, bench_kind kind)
 {
     bench_field *field = &f->fields[f->n++];
     *field = (bench_field){.name = name, .kind = kind};
@@ -38,6 +38,33 @@ static void real(filler *f, const char *name, double value, int decimals, bool k
     f->fields[f->n - 1].missing = !known || !isfinite(value);
     if (f->st == FR_OK && known && isfinite(value))
         f->st = fr_buf_printf(out, f->err, "%.*f", decimals, value);
+}
+
+static void axis(filler *f, const bench_result *r, bench_axis a)
+{
+    char value[160];
+    fr_buf *out = next(f, bench_axes[a].field, bench_axes[a].kind);
+    bench_axis_value(r, a, value, sizeof value);
+    if (f->st == FR_OK)
+        f->st = fr_buf_puts(out, value, f->err);
+}
+
+static void flag(filler *f, const char *name, bool on)
+{
+    integer(f, name, on);
+    f->fields[f->n - 1].kind = BENCH_BOOL;
+}
+
+/* "a=CPU;b=CPU" */
+static void overrides(filler *f, const fr_options *o)
+{
+    fr_buf *out = next(f, "tensor_buft_overrides", BENCH_TEXT);
+    if (o->override_tensor.n == 0 && f->st == FR_OK)
+        f->st = fr_buf_puts(out, "none", f->err);
+    for (size_t i = 0; i < o->override_tensor.n && f->st == FR_OK; i++)
+        f->st = fr_buf_printf(out, f->err, "%s%s", i ? ";" : "", o->override_tensor.items[i].text);
+    for (size_t i = 0; i < out->n; i++)
+        out->p[i] = out->p[i] == ',' ? ';' : out->p[i];
 }
 
 static void samples(filler *f, const bench_result *r)
@@ -95,38 +122,60 @@ static void yards(filler *f, const bench_result *r)
     integer(f, "token_ops", (int64_t)r->model->token_ops);
 }
 
+/* The fields that all have, in the ecosystem's order. */
+static void known_fields(filler *f, const bench_result *r)
+{
+    text(f, "build_commit", BENCH_COMMIT);
+    integer(f, "build_number", BENCH_NUMBER);
+    processor(f);
+    text(f, "gpu_info", r->gpu_info);
+    text(f, "backends", r->backend);
+    text(f, "model_filename", r->model_path);
+    text(f, "model_type", r->model->description);
+    integer(f, "model_size", (int64_t)r->model->bytes);
+    integer(f, "model_n_params", r->model->n_params);
+    axis(f, r, BENCH_BATCH);
+    axis(f, r, BENCH_UBATCH);
+    axis(f, r, BENCH_THREADS);
+    axis(f, r, BENCH_CPU_MASK);
+    axis(f, r, BENCH_CPU_STRICT);
+    integer(f, "poll", r->o->poll);
+    axis(f, r, BENCH_TYPE_K);
+    axis(f, r, BENCH_TYPE_V);
+    axis(f, r, BENCH_NGL);
+    axis(f, r, BENCH_N_CPU_MOE);
+    axis(f, r, BENCH_SPLIT_MODE);
+    axis(f, r, BENCH_MAIN_GPU);
+    axis(f, r, BENCH_NKVO);
+    axis(f, r, BENCH_FLASH_ATTN);
+    axis(f, r, BENCH_DEVICE);
+    axis(f, r, BENCH_TENSOR_SPLIT);
+    overrides(f, r->o);
+    axis(f, r, BENCH_MMAP);
+    flag(f, "embeddings", false);
+    integer(f, "no_op_offload", 0);
+    flag(f, "no_host", false);
+    integer(f, "n_prompt", r->test->n_prompt);
+    integer(f, "n_gen", r->test->n_gen);
+    integer(f, "n_depth", r->test->n_depth);
+}
+
 fr_status bench_fields_of(const bench_result *r, bench_field *fields, int *n, fr_err *err)
 {
     filler f = {.fields = fields, .err = err};
-    const bench_setting *s = r->setting;
     char when[32] = "";
     struct tm utc;
     if (gmtime_r(&r->when, &utc))
         strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", &utc);
-    text(&f, "build_commit", "ferry-" FERRY_VERSION);
-    integer(&f, "build_number", 0);
-    processor(&f);
-    text(&f, "gpu_info", "");
-    text(&f, "backends", "CPU");
-    text(&f, "isa", fr_isa_name(r->isa));
-    text(&f, "model_filename", s->model);
-    text(&f, "model_type", r->model->description);
-    integer(&f, "model_size", (int64_t)r->model->bytes);
-    integer(&f, "model_n_params", r->model->n_params);
-    integer(&f, "n_batch", s->n_batch);
-    integer(&f, "n_ubatch", s->n_ubatch);
-    integer(&f, "n_threads", r->n_threads);
-    integer(&f, "n_threads_batch", r->n_threads_batch);
-    text(&f, "type_k", s->type_k);
-    text(&f, "type_v", s->type_v);
-    integer(&f, "n_gpu_layers", 0);
-    integer(&f, "mla_attn", s->mla);
-    text(&f, "test", r->test->name);
-    integer(&f, "n_prompt", r->test->n_prompt);
-    integer(&f, "n_gen", r->test->n_gen);
-    integer(&f, "n_depth", r->test->n_depth);
+    known_fields(&f, r);
     text(&f, "test_time", when);
     times(&f, r);
+    text(&f, "test", r->test->name);
+    axis(&f, r, BENCH_MLA);
+    axis(&f, r, BENCH_AMB);
+    axis(&f, r, BENCH_REPACK);
+    text(&f, "isa", fr_isa_name(r->isa));
+    integer(&f, "n_threads_batch", r->n_threads_batch);
     yards(&f, r);
     samples(&f, r);
     *n = f.n;

@@ -5,16 +5,14 @@
 
 #include "bench/bench.h"
 
-typedef enum { BENCH_TEXT, BENCH_INT, BENCH_REAL, BENCH_INTS, BENCH_REALS } bench_field_kind;
-
 typedef struct {
     const char *name;
-    bench_field_kind kind;
+    bench_kind kind;
     bool missing; /* no yardsticks were measured */
     fr_buf text;  /* of numbers: decimal, joined by commas; owned */
 } bench_field;
 
-enum { BENCH_FIELDS_MAX = 48 };
+enum { BENCH_FIELDS_MAX = 64 };
 
 /* Fills fields[0..*n). Free with bench_fields_free, also after a failure. FR_ENOMEM. */
 fr_status bench_fields_of(const bench_result *r, bench_field *fields, int *n, fr_err *err);

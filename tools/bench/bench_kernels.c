@@ -3,7 +3,6 @@
 #include <strings.h>
 
 #include "bench/bench.h"
-#include "common/int_list.h"
 #include "common/interrupt.h"
 #include "cpu/kernel_speed.h"
 #include "cpu/yardstick.h"
@@ -18,17 +17,8 @@ typedef struct {
 static fr_status open_cpus(const fr_options *o, kernels *k, fr_err *err)
 {
     fr_cpu_config cfg = {.max_isa = FR_ISA_AUTO};
-    tool_ints threads = {0};
-    const char *text = o->bench_threads.n > 0 ? o->bench_threads.items[0].text : NULL;
     fr_status st = FR_OK;
     cfg.n_threads = o->threads;
-    if (text)
-        st = tool_ints_parse("-t", text, 0, 4096, &threads, err);
-    if (st == FR_OK && text && (threads.n != 1 || o->bench_threads.n != 1))
-        st = fr_fail(err, FR_EINVAL, "-t: found '%.80s', expected one number with --kernels", text);
-    if (st == FR_OK && text)
-        cfg.n_threads = (int)threads.v[0];
-    fr_mem_free(threads.v);
     if (st == FR_OK && !fr_isa_from_name(o->isa, &cfg.max_isa))
         st = fr_fail(err, FR_EINTERNAL, "--isa %s: the kernels do not know it", o->isa);
     if (st == FR_OK)
@@ -111,11 +101,12 @@ static bool is_wanted(const fr_options *o, fr_type type, fr_layout layout)
     return wanted && fr_speed_possible(type, layout);
 }
 
-fr_status bench_kernels(const fr_options *o, fr_err *err)
+fr_status bench_kernels(fr_options *o, fr_err *err)
 {
     kernels k = {0};
     fr_status st;
     FR_TRY(check_names(o, err));
+    FR_TRY(bench_assign_single(o, "--kernels", err));
     FR_TRY_OUT(st, open_cpus(o, &k, err));
     FR_TRY_OUT(st, open_meter(&k, err));
     tool_catch_interrupts();

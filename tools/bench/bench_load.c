@@ -4,7 +4,6 @@
 #include <stdlib.h>
 
 #include "bench/bench.h"
-#include "common/int_list.h"
 #include "common/interrupt.h"
 
 enum {
@@ -170,12 +169,7 @@ static fr_status run_round(const load_bench *b, bool storage, fr_err *err)
 static fr_status open_bench(const fr_options *o, load_bench *b, fr_err *err)
 {
     fr_cpu_config cpu = {.n_threads = N_REQUESTS, .max_isa = FR_ISA_AUTO};
-    tool_ints threads = {0};
     FR_TRY(tool_engine_config(o, &b->cfg, err));
-    FR_TRY(tool_ints_of("-t", &o->bench_threads, 0, 4096, 0, &threads, err));
-    b->cfg.n_threads = (int)threads.v[0];
-    fr_mem_free(threads.v);
-    b->cfg.mmap = o->mmap && o->bench_mmap;
     b->cfg.n_ctx = 512;
     b->cfg.progress = NULL;
     FR_TRY(fr_cpu_open(&cpu, &b->requests, err));
@@ -202,11 +196,12 @@ static fr_status bench_file(const fr_options *o, load_bench *b, const char *path
     return st;
 }
 
-fr_status bench_load(const fr_options *o, fr_err *err)
+fr_status bench_load(fr_options *o, fr_err *err)
 {
     load_bench b = {0};
     fr_status st;
     FR_TRY(fr_opts_require(o, FR_OPT_bench_model, err));
+    FR_TRY(bench_assign_single(o, "--load", err));
     FR_TRY_OUT(st, open_bench(o, &b, err));
     tool_catch_interrupts();
     for (size_t i = 0; i < o->bench_model.n; i++)

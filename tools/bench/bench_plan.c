@@ -38,34 +38,6 @@ static fr_status keep(bench_plan *p, const char *text, size_t n, const char **ou
     return FR_OK;
 }
 
-/* The registry's spelling of a type name, at p[0..n). */
-static fr_status cache_type(const char *name, const char *p, size_t n, const char **out,
-                            fr_err *err)
-{
-    fr_type type;
-    fr_layout layout;
-    if (!fr_type_from_name((fr_str){p, n}, &type, &layout) || layout != FR_LAYOUT_PLAIN)
-        return fr_fail(err, FR_EINVAL, "%s: found '%.*s', expected types such as f16,q8_0", name,
-                       (int)(n < 40 ? n : 40), p);
-    *out = fr_type_name(type, layout);
-    return FR_OK;
-}
-
-static fr_status types_of(const char *name, const fr_opt_list *list, const char *otherwise,
-                          texts *out, fr_err *err)
-{
-    for (size_t i = 0; i < list->n; i++) {
-        for (const char *p = list->items[i].text; p;) {
-            const char *type = NULL;
-            size_t n = strcspn(p, ",");
-            FR_TRY(cache_type(name, p, n, &type, err));
-            FR_TRY(add_text(out, type, err));
-            p = p[n] ? p + n + 1 : NULL;
-        }
-    }
-    return list->n == 0 ? add_text(out, otherwise, err) : FR_OK;
-}
-
 /* -m a.gguf -m b.gguf, or -m a.gguf,b.gguf where no file has that name. */
 static fr_status models_of(const fr_options *o, bench_plan *p, texts *out, fr_err *err)
 {
@@ -182,44 +154,30 @@ out:
 
 /* ---- settings -------------------------------------------------------------------------------- */
 
-typedef struct {
-    texts models, types_k, types_v;
-    tool_ints mla, batch, ubatch, threads;
-} lists;
+/* From what changes slowest to what changes fastest; the model before all of them. */
+static const bench_axis order[BENCH_AXES] = {
+    BENCH_NGL,    BENCH_N_CPU_MOE,    BENCH_SPLIT_MODE, BENCH_MMAP,       BENCH_MAIN_GPU,
+    BENCH_DEVICE, BENCH_TENSOR_SPLIT, BENCH_REPACK,     BENCH_BATCH,      BENCH_UBATCH,
+    BENCH_TYPE_K, BENCH_TYPE_V,       BENCH_NKVO,       BENCH_FLASH_ATTN, BENCH_MLA,
+    BENCH_AMB,    BENCH_THREADS,      BENCH_CPU_MASK,   BENCH_CPU_STRICT};
 
-static fr_status read_lists(const fr_options *o, bench_plan *p, lists *l, fr_err *err)
+static bench_setting setting_at(const bench_plan *p, const texts *models, size_t i)
 {
-    FR_TRY(models_of(o, p, &l->models, err));
-    FR_TRY(tool_ints_of("-mla", &o->bench_mla, 0, 3, o->mla, &l->mla, err));
-    FR_TRY(tool_ints_of("-b", &o->bench_batch, 1, 1 << 20, o->batch_size, &l->batch, err));
-    FR_TRY(tool_ints_of("-ub", &o->bench_ubatch, 1, 1 << 20, o->ubatch_size, &l->ubatch, err));
-    FR_TRY(tool_ints_of("-t", &o->bench_threads, 0, 4096, o->threads > 0 ? o->threads : 0,
-                        &l->threads, err));
-    FR_TRY(types_of("-ctk", &o->bench_type_k, o->cache_type_k, &l->types_k, err));
-    return types_of("-ctv", &o->bench_type_v, o->cache_type_v, &l->types_v, err);
-}
-
-/* Setting i of all combinations; the threads change fastest, the model slowest. */
-static bench_setting setting_at(const lists *l, size_t i)
-{
-    bench_setting s;
-    s.n_threads = l->threads.v[i % l->threads.n], i /= l->threads.n;
-    s.type_v = l->types_v.v[i % l->types_v.n], i /= l->types_v.n;
-    s.type_k = l->types_k.v[i % l->types_k.n], i /= l->types_k.n;
-    s.n_ubatch = l->ubatch.v[i % l->ubatch.n], i /= l->ubatch.n;
-    s.n_batch = l->batch.v[i % l->batch.n], i /= l->batch.n;
-    s.mla = l->mla.v[i % l->mla.n], i /= l->mla.n;
-    s.model = l->models.v[i];
+    bench_setting s = {.model = NULL};
+    for (int k = BENCH_AXES - 1; k >= 0; k--) {
+        const bench_values *v = &p->values[order[k]];
+        if (v->n > 0)
+            s.value[order[k]] = v->v[i % v->n], i /= v->n;
+    }
+    s.model = models->v[i];
     return s;
 }
 
-static fr_status make_settings(const lists *l, bench_plan *p, fr_err *err)
+static fr_status make_settings(const fr_options *o, bench_plan *p, const texts *models, fr_err *err)
 {
-    const size_t sizes[] = {l->threads.n, l->types_v.n, l->types_k.n, l->ubatch.n,
-                            l->batch.n,   l->mla.n,     l->models.n};
-    size_t n = 1;
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
-        if ((n *= sizes[i]) > MAX_SETTINGS)
+    size_t n = models->n;
+    for (int a = 0; a < BENCH_AXES; a++)
+        if (p->values[a].n > 1 && (n *= p->values[a].n) > MAX_SETTINGS)
             return fr_fail(err, FR_ERANGE,
                            "settings: found more than %d combinations, expected fewer",
                            MAX_SETTINGS);
@@ -228,31 +186,27 @@ static fr_status make_settings(const lists *l, bench_plan *p, fr_err *err)
         return FR_ENOMEM;
     p->n_settings = n;
     for (size_t i = 0; i < n; i++)
-        p->settings[i] = setting_at(l, i);
-    p->show_mla = l->mla.n > 1 || l->mla.v[0] != FR_MLA_AUTO;
-    p->show_batch = l->batch.n > 1 || l->batch.v[0] != 2048;
-    p->show_ubatch = l->ubatch.n > 1 || l->ubatch.v[0] != 512;
-    p->show_type_k = l->types_k.n > 1 || strcmp(l->types_k.v[0], "f16") != 0;
-    p->show_type_v = l->types_v.n > 1 || strcmp(l->types_v.v[0], "f16") != 0;
+        p->settings[i] = setting_at(p, models, i);
+    for (int a = 0; a < BENCH_AXES; a++) {
+        char text[160];
+        bench_axis_text(o, (bench_axis)a, text, sizeof text);
+        p->show[a] = a == BENCH_THREADS || p->values[a].n > 1 ||
+                     (a != BENCH_NGL && strcmp(text, bench_axes[a].dflt) != 0);
+    }
     return FR_OK;
 }
 
-fr_status bench_plan_make(const fr_options *o, bench_plan *out, fr_err *err)
+fr_status bench_plan_make(fr_options *o, bench_plan *out, fr_err *err)
 {
-    lists l = {0};
+    texts models = {0};
     fr_status st;
     *out = (bench_plan){0};
-    FR_TRY_OUT(st, read_lists(o, out, &l, err));
-    FR_TRY_OUT(st, make_settings(&l, out, err));
+    FR_TRY_OUT(st, models_of(o, out, &models, err));
+    FR_TRY_OUT(st, bench_values_read(o, out->values, err));
+    FR_TRY_OUT(st, make_settings(o, out, &models, err));
     st = make_tests(o, out, err);
 out:
-    fr_mem_free(l.models.v);
-    fr_mem_free(l.types_k.v);
-    fr_mem_free(l.types_v.v);
-    fr_mem_free(l.mla.v);
-    fr_mem_free(l.batch.v);
-    fr_mem_free(l.ubatch.v);
-    fr_mem_free(l.threads.v);
+    fr_mem_free(models.v);
     if (st != FR_OK)
         bench_plan_free(out);
     return st;
@@ -263,6 +217,7 @@ void bench_plan_free(bench_plan *p)
     for (size_t i = 0; i < p->texts.n; i++)
         fr_mem_free(p->texts.items[i].text);
     fr_mem_free(p->texts.items);
+    bench_values_free(p->values);
     fr_mem_free(p->settings);
     fr_mem_free(p->tests);
     *p = (bench_plan){0};

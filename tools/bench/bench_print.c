@@ -8,43 +8,36 @@
 
 /* ---- markdown -------------------------------------------------------------------------------- */
 
-/* Columns of the table, in their order. width < 0: left. */
+/* A column; width < 0: left. */
 typedef struct {
     const char *title;
     int width;
     bool shown;
 } column;
 
+/* The axes of the settings stand between BACKEND and TEST. */
 enum {
     MODEL,
     SIZE,
     PARAMS,
     BACKEND,
-    THREADS,
-    BATCH,
-    UBATCH,
-    TYPE_K,
-    TYPE_V,
-    MLA,
-    TEST,
+    FIRST_AXIS,
+    TEST = FIRST_AXIS + BENCH_AXES,
     SPEED,
     ROOFLINE,
     N_COLUMNS
 };
 
+/* The layers on GPUs are shown wherever there is a GPU. */
 static void columns_of(const bench_printer *p, column *c)
 {
-    const bench_plan *plan = p->plan;
     c[MODEL] = (column){"model", -30, true};
     c[SIZE] = (column){"size", 10, true};
     c[PARAMS] = (column){"params", 10, true};
     c[BACKEND] = (column){"backend", -10, true};
-    c[THREADS] = (column){"threads", 7, true};
-    c[BATCH] = (column){"n_batch", 7, plan->show_batch};
-    c[UBATCH] = (column){"n_ubatch", 8, plan->show_ubatch};
-    c[TYPE_K] = (column){"type_k", 6, plan->show_type_k};
-    c[TYPE_V] = (column){"type_v", 6, plan->show_type_v};
-    c[MLA] = (column){"mla", 3, plan->show_mla};
+    for (int a = 0; a < BENCH_AXES; a++)
+        c[FIRST_AXIS + a] = (column){bench_axes[a].column, bench_axes[a].width,
+                                     p->plan->show[a] || (a == BENCH_NGL && p->show_ngl)};
     c[TEST] = (column){"test", 15, true};
     c[SPEED] = (column){"t/s", 20, true};
     c[ROOFLINE] = (column){"roofline", 12, p->roofline};
@@ -55,15 +48,15 @@ static void print_head(const bench_printer *p)
     static const char dashes[] = "------------------------------";
     column c[N_COLUMNS];
     columns_of(p, c);
-    putchar('|');
+    fputc('|', p->to);
     for (int i = 0; i < N_COLUMNS; i++)
         if (c[i].shown)
-            printf(" %*s |", c[i].width, c[i].title);
-    printf("\n|");
+            fprintf(p->to, " %*s |", c[i].width, c[i].title);
+    fprintf(p->to, "\n|");
     for (int i = 0; i < N_COLUMNS; i++)
         if (c[i].shown)
-            printf(" %.*s%c |", abs(c[i].width) - 1, dashes, c[i].width > 0 ? ':' : '-');
-    putchar('\n');
+            fprintf(p->to, " %.*s%c |", abs(c[i].width) - 1, dashes, c[i].width > 0 ? ':' : '-');
+    fputc('\n', p->to);
 }
 
 static void print_row(const bench_printer *p, const bench_result *r)
@@ -82,58 +75,54 @@ static void print_row(const bench_printer *p, const bench_result *r)
     snprintf(cell[PARAMS], sizeof *cell, "%.2f %c",
              (double)r->model->n_params * (r->model->n_params >= 1000000000 ? 1e-9 : 1e-6),
              r->model->n_params >= 1000000000 ? 'B' : 'M');
-    snprintf(cell[BACKEND], sizeof *cell, "CPU");
-    snprintf(cell[THREADS], sizeof *cell, "%d", r->n_threads);
-    snprintf(cell[BATCH], sizeof *cell, "%lld", (long long)r->setting->n_batch);
-    snprintf(cell[UBATCH], sizeof *cell, "%lld", (long long)r->setting->n_ubatch);
-    snprintf(cell[TYPE_K], sizeof *cell, "%s", r->setting->type_k);
-    snprintf(cell[TYPE_V], sizeof *cell, "%s", r->setting->type_v);
-    snprintf(cell[MLA], sizeof *cell, "%lld", (long long)r->setting->mla);
+    snprintf(cell[BACKEND], sizeof *cell, "%s", r->backend);
+    for (int a = 0; a < BENCH_AXES; a++)
+        bench_axis_value(r, (bench_axis)a, cell[FIRST_AXIS + a], sizeof *cell);
     snprintf(cell[TEST], sizeof *cell, "%s", r->test->name);
     snprintf(cell[SPEED], sizeof *cell, "%.2f ± %.2f", speed.mean, speed.deviation);
     snprintf(cell[ROOFLINE], sizeof *cell, "%.0f %% %s", 100 * part, of);
     columns_of(p, c);
-    putchar('|');
+    fputc('|', p->to);
     for (int i = 0; i < N_COLUMNS; i++) /* "±" has two bytes in one column */
         if (c[i].shown)
-            printf(" %*s |", c[i].width + (i == SPEED), cell[i]);
-    putchar('\n');
+            fprintf(p->to, " %*s |", c[i].width + (i == SPEED), cell[i]);
+    fputc('\n', p->to);
 }
 
 static void print_foot(const bench_printer *p)
 {
-    printf("\nbuild: ferry %s\n", FERRY_VERSION);
+    fprintf(p->to, "\nbuild: " BENCH_COMMIT " (%d)\n", BENCH_NUMBER);
     if (p->roofline)
-        printf("yardsticks: reading %.1f to %.1f GB/s, int8 products %.0f to %.0f GOPS\n",
-               p->least.read, p->most.read, p->least.int8, p->most.int8);
+        fprintf(p->to, "yardsticks: reading %.1f to %.1f GB/s, int8 products %.0f to %.0f GOPS\n",
+                p->least.read, p->most.read, p->least.int8, p->most.int8);
 }
 
 /* ---- CSV ------------------------------------------------------------------------------------- */
 
-static void print_quoted(const char *text, char quote)
+static void print_quoted(FILE *f, const char *text, char quote)
 {
-    putchar(quote);
+    fputc(quote, f);
     for (const char *c = text; *c; c++) {
         if (*c == quote)
-            putchar(quote);
-        putchar(*c);
+            fputc(quote, f);
+        fputc(*c, f);
     }
-    putchar(quote);
+    fputc(quote, f);
 }
 
-static void print_csv(const bench_field *f, int n, bool first)
+static void print_csv(FILE *to, const bench_field *f, int n, bool first)
 {
     for (int i = 0; first && i < n; i++)
-        printf("%s%s", i ? "," : "", f[i].name);
+        fprintf(to, "%s%s", i ? "," : "", f[i].name);
     if (first)
-        putchar('\n');
+        fputc('\n', to);
     for (int i = 0; i < n; i++) {
         if (i)
-            putchar(',');
+            fputc(',', to);
         if (!f[i].missing)
-            print_quoted(f[i].text.p, '"');
+            print_quoted(to, f[i].text.p, '"');
     }
-    putchar('\n');
+    fputc('\n', to);
 }
 
 /* ---- JSON ------------------------------------------------------------------------------------ */
@@ -149,6 +138,8 @@ static json_t *json_of(const bench_field *f)
         return json_null();
     if (f->kind == BENCH_TEXT)
         return tool_json_text(f->text.p);
+    if (f->kind == BENCH_BOOL)
+        return json_boolean(f->text.p[0] == '1');
     if (f->kind == BENCH_INT || f->kind == BENCH_REAL)
         return json_number(f->text.p, f->kind == BENCH_REAL);
     json_t *list = json_array();
@@ -157,7 +148,8 @@ static json_t *json_of(const bench_field *f)
     return list;
 }
 
-static fr_status print_json(const bench_field *f, int n, bool lines, bool first, fr_err *err)
+static fr_status print_json(FILE *to, const bench_field *f, int n, bool lines, bool first,
+                            fr_err *err)
 {
     json_t *o = json_object();
     bool failed = !o;
@@ -170,38 +162,38 @@ static fr_status print_json(const bench_field *f, int n, bool lines, bool first,
     if (!text)
         return fr_fail(err, FR_ENOMEM, "results: out of memory while writing JSON");
     if (!lines)
-        fputs(first ? "[\n" : ",\n", stdout);
-    fputs(text, stdout);
+        fputs(first ? "[\n" : ",\n", to);
+    fputs(text, to);
     if (lines)
-        putchar('\n');
+        fputc('\n', to);
     free(text);
     return FR_OK;
 }
 
 /* ---- SQL ------------------------------------------------------------------------------------- */
 
-static void print_sql(const bench_field *f, int n, bool first)
+static void print_sql(FILE *to, const bench_field *f, int n, bool first)
 {
-    static const char *const types[] = {"TEXT", "INTEGER", "REAL", "TEXT", "TEXT"};
+    static const char *const types[] = {"TEXT", "INTEGER", "INTEGER", "REAL", "TEXT", "TEXT"};
     if (first) {
-        printf("CREATE TABLE IF NOT EXISTS test (\n");
+        fprintf(to, "CREATE TABLE IF NOT EXISTS test (\n");
         for (int i = 0; i < n; i++)
-            printf("  %s %s%s\n", f[i].name, types[f[i].kind], i + 1 < n ? "," : "");
-        printf(");\n");
+            fprintf(to, "  %s %s%s\n", f[i].name, types[f[i].kind], i + 1 < n ? "," : "");
+        fprintf(to, ");\nCREATE VIEW IF NOT EXISTS llama_bench AS SELECT * FROM test;\n");
     }
-    printf("\nINSERT INTO test (");
+    fprintf(to, "\nINSERT INTO test (");
     for (int i = 0; i < n; i++)
-        printf("%s%s", i ? ", " : "", f[i].name);
-    printf(") VALUES (");
+        fprintf(to, "%s%s", i ? ", " : "", f[i].name);
+    fprintf(to, ") VALUES (");
     for (int i = 0; i < n; i++) {
         if (i)
-            printf(", ");
+            fprintf(to, ", ");
         if (f[i].missing)
-            printf("NULL");
+            fprintf(to, "NULL");
         else
-            print_quoted(f[i].text.p, '\'');
+            print_quoted(to, f[i].text.p, '\'');
     }
-    printf(");\n");
+    fprintf(to, ");\n");
 }
 
 /* ---- all of them ----------------------------------------------------------------------------- */
@@ -223,11 +215,11 @@ static fr_status print_fields(bench_printer *p, const bench_result *r, fr_err *e
     fr_status st = bench_fields_of(r, fields, &n, err);
     if (st == FR_OK) {
         if (strcmp(p->format, "csv") == 0)
-            print_csv(fields, n, first);
+            print_csv(p->to, fields, n, first);
         else if (strcmp(p->format, "sql") == 0)
-            print_sql(fields, n, first);
+            print_sql(p->to, fields, n, first);
         else
-            st = print_json(fields, n, strcmp(p->format, "jsonl") == 0, first, err);
+            st = print_json(p->to, fields, n, strcmp(p->format, "jsonl") == 0, first, err);
     }
     bench_fields_free(fields, n);
     return st;
@@ -236,8 +228,10 @@ static fr_status print_fields(bench_printer *p, const bench_result *r, fr_err *e
 fr_status bench_print(bench_printer *p, const bench_result *r, fr_err *err)
 {
     if (strcmp(p->format, "md") == 0) {
-        if (p->n == 0)
+        if (p->n == 0) {
+            p->show_ngl = strcmp(r->backend, "CPU") != 0;
             print_head(p);
+        }
         print_row(p, r);
     } else {
         FR_TRY(print_fields(p, r, err));
@@ -245,7 +239,7 @@ fr_status bench_print(bench_printer *p, const bench_result *r, fr_err *err)
     keep_yards(p, &r->before);
     keep_yards(p, &r->after);
     p->n++;
-    return fflush(stdout) != 0 || ferror(stdout) ? tool_fail_output(err) : FR_OK;
+    return fflush(p->to) != 0 || ferror(p->to) ? tool_fail_output(err) : FR_OK;
 }
 
 fr_status bench_print_end(bench_printer *p, fr_err *err)
@@ -255,6 +249,6 @@ fr_status bench_print_end(bench_printer *p, fr_err *err)
     if (strcmp(p->format, "md") == 0)
         print_foot(p);
     else if (strcmp(p->format, "json") == 0)
-        printf("\n]\n");
-    return fflush(stdout) != 0 || ferror(stdout) ? tool_fail_output(err) : FR_OK;
+        fprintf(p->to, "\n]\n");
+    return fflush(p->to) != 0 || ferror(p->to) ? tool_fail_output(err) : FR_OK;
 }

@@ -1,4 +1,6 @@
 #include <math.h>
+#include <stdio.h>
+#include <string.h>
 
 #include "bench/bench.h"
 
@@ -11,6 +13,17 @@ bench_mean bench_mean_of(const double *v, int n)
     for (int i = 0; i < n; i++)
         squares += (v[i] - mean) * (v[i] - mean);
     return (bench_mean){mean, n > 1 ? sqrt(squares / (n - 1)) : 0};
+}
+
+void bench_axis_value(const bench_result *r, bench_axis a, char *out, size_t n)
+{
+    bool gpu = strcmp(r->backend, "CPU") != 0;
+    if (a == BENCH_THREADS)
+        snprintf(out, n, "%d", r->test->n_gen > 0 ? r->n_threads : r->n_threads_batch);
+    else if (a == BENCH_NGL && (!gpu || r->o->n_gpu_layers < 0))
+        snprintf(out, n, "%d", gpu ? 999 : r->o->n_gpu_layers < 0 ? 0 : r->o->n_gpu_layers);
+    else
+        bench_axis_text(r->o, a, out, n);
 }
 
 double bench_speed(const bench_result *r, int i)

@@ -10,7 +10,8 @@
 
 /* An open engine, and what it takes to time tests on it. */
 typedef struct {
-    const fr_options *o;
+    fr_options *o;
+    int n_test; /* measured so far; for --delay */
     fr_engine *engine;
     fr_session *session;
     tool_workload load;
@@ -18,20 +19,23 @@ typedef struct {
     double *seconds; /* of repetitions */
 } bench;
 
+/* auto: as --mmap, --mlock and --direct-io say. */
+static void apply_load_mode(const char *mode, fr_engine_config *cfg)
+{
+    if (strcmp(mode, "auto") == 0)
+        return;
+    cfg->mmap = strstr(mode, "mmap") != NULL;
+    cfg->mlock = strstr(mode, "mlock") != NULL;
+    cfg->direct_io = strcmp(mode, "dio") == 0;
+}
+
 static fr_status open_engine(bench *b, const bench_plan *p, const bench_setting *s, fr_err *err)
 {
     fr_engine_config cfg;
-    fr_layout layout;
     FR_TRY(tool_engine_config(b->o, &cfg, err));
     cfg.model_path = s->model;
     cfg.n_ctx = p->n_ctx;
-    cfg.n_ubatch = s->n_ubatch < s->n_batch ? s->n_ubatch : s->n_batch;
-    cfg.n_threads = (int)s->n_threads;
-    cfg.mla = (fr_mla_mode)s->mla;
-    cfg.mmap = b->o->mmap && b->o->bench_mmap;
-    if (!fr_type_from_name(fr_str_of(s->type_k), &cfg.type_k, &layout) ||
-        !fr_type_from_name(fr_str_of(s->type_v), &cfg.type_v, &layout))
-        return fr_fail(err, FR_EINTERNAL, "KV cache types: the registry does not know them");
+    apply_load_mode(b->o->bench_load_mode, &cfg);
     FR_TRY(fr_engine_open(&cfg, &b->engine, err));
     FR_TRY(fr_session_open(b->engine, &b->session, err));
     FR_TRY(tool_workload_open(b->engine, p->longest, &b->load, err));
@@ -64,7 +68,8 @@ static fr_status repeat(bench *b, const bench_test *t, double *seconds, fr_err *
 
 static void show_progress(const bench *b, const bench_test *t, int i)
 {
-    bool shown = isatty(STDERR_FILENO) && !isatty(STDOUT_FILENO) && !b->o->log_disable;
+    bool shown = b->o->bench_progress ||
+                 (isatty(STDERR_FILENO) && !isatty(STDOUT_FILENO) && !b->o->log_disable);
     if (shown && i < 0)
         fprintf(stderr, "%s: warming up\n", t->name);
     else if (shown)
@@ -84,11 +89,13 @@ static fr_status time_test(bench *b, const bench_test *t, bench_result *r, fr_er
 {
     double unused;
     int n = b->o->bench_repetitions;
+    if (b->n_test++ > 0 && b->o->bench_delay > 0)
+        sleep((unsigned)b->o->bench_delay);
     r->when = time(NULL);
     fr_session_truncate(b->session, 0);
     if (t->n_depth > 0)
         FR_TRY(tool_fill(&b->load, b->session, t->n_depth, strcmp(b->o->fill_depth, "fast") == 0,
-                         r->setting->n_ubatch, err));
+                         b->o->ubatch_size, err));
     if (b->o->bench_roofline)
         r->before = tool_gauge_measure(&b->gauge);
     show_progress(b, t, -1);
@@ -110,28 +117,53 @@ static fr_status time_test(bench *b, const bench_test *t, bench_result *r, fr_er
     return FR_OK;
 }
 
+/* The names of the plan's GPUs that hold anything, joined by "/"; false when there is none. */
+static bool gpus_of(const fr_plan *p, char *out, size_t n)
+{
+    size_t at = 0;
+    out[0] = 0;
+    for (int d = 1; d < p->n_devices; d++)
+        if (p->devices[d].used > p->devices[d].reserve && at < n)
+            at += (size_t)snprintf(out + at, n - at, "%s%s", at ? "/" : "", p->devices[d].name);
+    return at > 0;
+}
+
+static fr_status run_tests(bench *b, const bench_plan *p, bench_result *r, bench_printer *printers,
+                           int n_printers, fr_err *err)
+{
+    for (size_t t = 0; t < p->n_tests; t++) {
+        r->test = &p->tests[t];
+        fr_status st = time_test(b, r->test, r, err);
+        if (st != FR_OK)
+            return fr_err_context(err, st, "%s", r->test->name);
+        for (int i = 0; i < n_printers; i++)
+            FR_TRY(bench_print(&printers[i], r, err));
+    }
+    return FR_OK;
+}
+
 static fr_status run_setting(bench *b, const bench_plan *p, const bench_setting *s,
-                             bench_printer *printer, fr_err *err)
+                             bench_printer *printers, int n_printers, fr_err *err)
 {
     tool_model_work model;
+    char gpus[512];
     fr_status st;
-    FR_TRY(tool_model_work_read(s->model, (fr_mla_mode)s->mla, &model, err));
+    for (int a = 0; a < BENCH_AXES; a++)
+        if (s->value[a])
+            FR_TRY(bench_axis_assign(b->o, (bench_axis)a, s->value[a], err));
+    FR_TRY(tool_model_work_read(s->model, (fr_mla_mode)b->o->mla, &model, err));
     FR_TRY_OUT(st, open_engine(b, p, s, err));
     fr_engine_info i = fr_engine_describe(b->engine);
-    for (size_t t = 0; t < p->n_tests; t++) {
-        bench_result r = {.setting = s,
-                          .test = &p->tests[t],
-                          .model = &model,
-                          .n_threads = i.n_threads,
-                          .n_threads_batch = i.n_threads_batch,
-                          .isa = i.isa};
-        st = time_test(b, &p->tests[t], &r, err);
-        if (st != FR_OK) {
-            st = fr_err_context(err, st, "%s", p->tests[t].name);
-            goto out;
-        }
-        FR_TRY_OUT(st, bench_print(printer, &r, err));
-    }
+    bool gpu = gpus_of(fr_engine_plan(b->engine), gpus, sizeof gpus);
+    bench_result r = {.o = b->o,
+                      .model_path = s->model,
+                      .backend = gpu ? "CUDA" : "CPU",
+                      .gpu_info = gpus,
+                      .model = &model,
+                      .n_threads = i.n_threads,
+                      .n_threads_batch = i.n_threads_batch,
+                      .isa = i.isa};
+    FR_TRY_OUT(st, run_tests(b, p, &r, printers, n_printers, err));
     if (b->o->memory_report)
         tool_memory_report(b->engine);
 out:
@@ -139,7 +171,7 @@ out:
     return st;
 }
 
-fr_status bench_run(const fr_options *o, const bench_plan *p, bench_printer *printer, fr_err *err)
+fr_status bench_run(fr_options *o, const bench_plan *p, bench_printer *printers, int n, fr_err *err)
 {
     bench b = {.o = o};
     fr_status st = FR_ENOMEM;
@@ -150,7 +182,7 @@ fr_status bench_run(const fr_options *o, const bench_plan *p, bench_printer *pri
         FR_TRY_OUT(st, tool_gauge_open(&b.gauge, err));
     tool_catch_interrupts();
     for (size_t i = 0; i < p->n_settings; i++)
-        FR_TRY_OUT(st, run_setting(&b, p, &p->settings[i], printer, err));
+        FR_TRY_OUT(st, run_setting(&b, p, &p->settings[i], printers, n, err));
     st = FR_OK;
 out:
     tool_gauge_close(&b.gauge);
