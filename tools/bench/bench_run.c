@@ -20,22 +20,23 @@ typedef struct {
 } bench;
 
 /* auto: as --mmap, --mlock and --direct-io say. */
-static void apply_load_mode(const char *mode, fr_engine_config *cfg)
+static void apply_load_mode(fr_options *o)
 {
+    const char *mode = o->bench_load_mode;
     if (strcmp(mode, "auto") == 0)
         return;
-    cfg->mmap = strstr(mode, "mmap") != NULL;
-    cfg->mlock = strstr(mode, "mlock") != NULL;
-    cfg->direct_io = strcmp(mode, "dio") == 0;
+    o->mmap = strstr(mode, "mmap") != NULL;
+    o->mlock = strstr(mode, "mlock") != NULL;
+    o->direct_io = strcmp(mode, "dio") == 0;
 }
 
 static fr_status open_engine(bench *b, const bench_plan *p, const bench_setting *s, fr_err *err)
 {
     fr_engine_config cfg;
+    apply_load_mode(b->o);
     FR_TRY(tool_engine_config(b->o, &cfg, err));
     cfg.model_path = s->model;
     cfg.n_ctx = p->n_ctx;
-    apply_load_mode(b->o->bench_load_mode, &cfg);
     FR_TRY(fr_engine_open(&cfg, &b->engine, err));
     FR_TRY(fr_session_open(b->engine, &b->session, err));
     FR_TRY(tool_workload_open(b->engine, p->longest, &b->load, err));
