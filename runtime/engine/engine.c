@@ -130,13 +130,14 @@ static fr_status open_exec(fr_engine *e, fr_err *err)
     fr_exec_config cfg = {
         .n_ctx = e->cfg.n_ctx,
         .n_ubatch = e->cfg.n_ubatch,
-        .n_outputs = engine_n_outputs(e),
+        .n_outputs = engine_n_outputs(e) > engine_n_seq(e) ? engine_n_outputs(e) : engine_n_seq(e),
         .expand_bytes = e->cfg.expand_bytes,
         .kv = e->kv,
         .plan = e->plan,
         .gpu = e->gpu,
     };
-    return fr_exec_open(e->model, e->store, e->cpu_single, e->cpu_batch, &cfg, &e->exec, err);
+    FR_TRY(fr_exec_open(e->model, e->store, e->cpu_single, e->cpu_batch, &cfg, &e->exec, err));
+    return engine_together_open(e, err);
 }
 
 fr_status fr_engine_open(const fr_engine_config *cfg, fr_engine **out, fr_err *err)
@@ -166,6 +167,7 @@ void fr_engine_close(fr_engine *e)
 {
     if (!e)
         return;
+    engine_together_close(&e->together);
     fr_exec_close(e->exec);
     fr_store_close(e->store);
     engine_give_gpus(e);
@@ -195,7 +197,7 @@ fr_engine_info fr_engine_describe(const fr_engine *e)
         .derived_bytes = e->model->derived_bytes,
         .kv_bytes = (fr_kv_layer_bytes(&e->kv, e->cfg.n_ctx) + fr_kv_recent_bytes(&e->kv)) *
                     (uint64_t)e->kv.n_layer,
-        .workspace_bytes = fr_exec_bytes(e->exec),
+        .workspace_bytes = fr_exec_bytes(e->exec) + engine_together_bytes(e),
         .planned = e->planned,
         .loading = fr_store_loaded(e->store),
         .logits_bytes =

@@ -48,6 +48,7 @@ typedef struct {
     uint64_t
         expand_bytes; /* bound of the buffers in which prefill expands K and V (-amb); 0 = none */
     bool all_logits;  /* sessions can deliver the logits of every token */
+    int64_t n_seq;    /* sessions that fr_engine_step computes together; 0 = 1 */
     bool mmap, check_tensors;
     bool direct_io;       /* weights that are read and not in the page cache: past it */
     fr_store_pages pages; /* for the weights */
@@ -237,6 +238,18 @@ typedef struct {
     double batch_seconds, single_seconds;
 } fr_session_times;
 fr_session_times fr_session_timing(const fr_session *s);
+
+/* Appends tokens[i] to sessions[i], n > 0 different sessions of e: in one step, as far as n_seq and
+ * n_ubatch allow, else in several. The weights are then read once for all of them. On GPUs, and with
+ * FR_MLA_EXPAND, one after the other. Bits do not depend on how many go together, but where a model
+ * computes single tokens in another way than batches. A failure leaves a prefix of the sessions with
+ * their token; fr_session_cancel of sessions[0] stops it. As fr_session_append otherwise. */
+fr_status fr_engine_step(fr_engine *e, fr_session *const *sessions, const int32_t *tokens,
+                         int64_t n, fr_err *err);
+
+/* Makes `to` hold what `from` holds, a session of the same engine; it has no logits.
+ * FR_EUNSUPPORTED when a part of the cache is on a GPU. */
+fr_status fr_session_copy(fr_session *to, const fr_session *from, fr_err *err);
 
 /* ---- generating text
  * ------------------------------------------------------------------------------------------ */

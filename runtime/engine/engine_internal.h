@@ -6,6 +6,14 @@
 #include "engine/engine.h"
 #include "engine/exec.h"
 
+/* What a step of several sessions is made in; empty when only one can be computed at a time. */
+typedef struct {
+    int64_t most;      /* sessions */
+    fr_exec_seq *seqs; /* [most] */
+    int32_t *outputs;  /* [most]: 0, 1, 2 ... */
+    float *logits;     /* [most][n_vocab] */
+} engine_together;
+
 struct fr_engine {
     fr_engine_config cfg; /* with its defaults filled in; what it points at is not kept */
     fr_gguf *gguf;
@@ -21,6 +29,7 @@ struct fr_engine {
     fr_plan *plan;
     const fr_gpu *gpu; /* the GPUs that the plan uses; NULL: it uses none */
     bool on_sim;       /* they are simulated ones */
+    engine_together together;
     fr_planned_bytes planned;
     uint64_t kv_now[FR_PLAN_MAX_DEVICES], kv_peak[FR_PLAN_MAX_DEVICES]; /* of GPUs */
 };
@@ -47,10 +56,21 @@ fr_status engine_plan(fr_engine *e, fr_err *err);
 fr_status engine_take_gpus(fr_engine *e, fr_err *err);
 void engine_give_gpus(fr_engine *e);
 
-/* Rows of logits that one ubatch can deliver. */
+/* Rows of logits that one ubatch of a session can deliver, and one step of several. */
 static inline int64_t engine_n_outputs(const fr_engine *e)
 {
     return e->cfg.all_logits ? e->cfg.n_ubatch : 1;
 }
+
+static inline int64_t engine_n_seq(const fr_engine *e)
+{
+    int64_t n = e->cfg.n_seq > 1 ? e->cfg.n_seq : 1;
+    return n < e->cfg.n_ubatch ? n : e->cfg.n_ubatch;
+}
+
+/* engine_step.c */
+fr_status engine_together_open(fr_engine *e, fr_err *err);
+void engine_together_close(engine_together *t);
+uint64_t engine_together_bytes(const fr_engine *e);
 
 #endif

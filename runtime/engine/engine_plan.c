@@ -9,8 +9,10 @@ static fr_plan_options options_of(const fr_engine *e)
     int n_single = fr_cpu_n_threads(e->cpu_single), n_batch = fr_cpu_n_threads(e->cpu_batch);
     o.n_ctx = cfg->n_ctx;
     o.n_ubatch = cfg->n_ubatch;
-    o.n_seq = 1;
-    o.n_outputs = cfg->all_logits ? cfg->n_ubatch : 1;
+    o.n_seq = (int)engine_n_seq(e);
+    o.n_outputs = engine_n_outputs(e);
+    if (engine_n_seq(e) > 1) /* the logits of a step, and those that the session keeps */
+        o.n_outputs += engine_n_seq(e);
     o.type_k = cfg->type_k;
     o.type_v = cfg->type_v;
     o.kv_window = cfg->kv_window;

@@ -34,6 +34,11 @@ static int choose_path(const fr_exec *x, int64_t n_tokens)
     return n_tokens <= x->path_tokens[PATH_DIRECT] ? PATH_DIRECT : PATH_EXPAND;
 }
 
+int64_t fr_exec_most_seqs(const fr_exec *x)
+{
+    return x->gpu ? 1 : x->path_tokens[PATH_DIRECT];
+}
+
 static fr_stream_mode choose_stream(const fr_exec *x)
 {
     if (x->batch->n_outputs >= x->stream_from)

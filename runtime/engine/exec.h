@@ -22,10 +22,18 @@ typedef struct {
     const fr_gpu *gpu;   /* whose devices the plan's GPUs are; NULL: the plan uses none */
 } fr_exec_config;
 
-/* Consecutive tokens of one sequence. */
+/* A token of a batch with tokens of several sequences. */
+typedef struct {
+    fr_kv *kv;
+    int64_t pos;
+} fr_exec_seq;
+
+/* Consecutive tokens of one sequence, or one token of each of several. */
 typedef struct {
     const int32_t *tokens;
     int64_t n_tokens, pos0;
+    const fr_exec_seq *seqs; /* NULL, or for each token a sequence of its own: then pos0, kv and gpu_kv
+                                do not count, and there are fr_exec_most_seqs tokens at most */
     const int32_t *outputs; /* indices of tokens whose logits are wanted, ascending */
     int64_t n_outputs;
     fr_kv *kv;
@@ -39,6 +47,9 @@ typedef struct {
 fr_status fr_exec_open(const fr_model *m, const fr_store *store, fr_cpu *cpu_single,
                        fr_cpu *cpu_batch, const fr_exec_config *cfg, fr_exec **out, fr_err *err);
 void fr_exec_close(fr_exec *x);
+/* Sequences that one batch can have tokens of: 1 where GPUs compute, or where several tokens take a
+ * path that reads one cache only. */
+int64_t fr_exec_most_seqs(const fr_exec *x);
 uint64_t fr_exec_bytes(const fr_exec *x);
 
 /* What it took of GPU `device` - 1: workspace with logits, and staging buffers. */

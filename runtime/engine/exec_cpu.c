@@ -271,7 +271,8 @@ void exec_cpu_begin(fr_exec *x)
     int64_t n_rot = x->m->hp.qk_rope;
     for (int64_t t = 0; t < x->batch->n_tokens; t++)
         for (int64_t i = 0; i < n_rot / 2; i++) {
-            double angle = (double)(x->batch->pos0 + t) * x->freqs[i];
+            int64_t pos = x->batch->seqs ? x->batch->seqs[t].pos : x->batch->pos0 + t;
+            double angle = (double)pos * x->freqs[i];
             x->turns[t * n_rot + 2 * i] = (float)cos(angle);
             x->turns[t * n_rot + 2 * i + 1] = (float)sin(angle);
         }

@@ -86,6 +86,18 @@ void fr_session_truncate(fr_session *s, int64_t n)
     fr_kv_truncated(s->kv, n);
 }
 
+/* Rows on a GPU are out of reach here. */
+static fr_status check_in_ram(const fr_session *s, fr_err *err)
+{
+    for (int64_t il = 0; il < s->e->kv.n_layer; il++)
+        if (s->kv->slot[il] < 0)
+            return fr_fail(err, FR_EUNSUPPORTED,
+                           "copied tokens: found the KV cache of layer %lld on a GPU, expected all "
+                           "of it in RAM; compute a prompt, or use --no-kv-offload",
+                           (long long)il);
+    return FR_OK;
+}
+
 fr_status fr_session_repeat(fr_session *s, int64_t n, fr_err *err)
 {
     int64_t have = s->n_tokens, n_ctx = s->e->cfg.n_ctx;
@@ -97,17 +109,24 @@ fr_status fr_session_repeat(fr_session *s, int64_t n, fr_err *err)
         return fr_fail(err, FR_ERANGE,
                        "context: found %lld tokens, expected at most %lld; use a larger -c",
                        (long long)n, (long long)n_ctx);
-    for (int64_t il = 0; il < s->e->kv.n_layer; il++)
-        if (s->kv->slot[il] < 0)
-            return fr_fail(err, FR_EUNSUPPORTED,
-                           "repeated tokens: found the KV cache of layer %lld on a GPU, expected "
-                           "all of it in RAM; compute a prompt, or use --no-kv-offload",
-                           (long long)il);
+    FR_TRY(check_in_ram(s, err));
     fr_kv_repeat(s->kv, have, n);
     for (int64_t i = have; i < n; i++)
         s->tokens[i] = s->tokens[i - have];
     s->n_tokens = n;
     s->last = NULL;
+    return FR_OK;
+}
+
+fr_status fr_session_copy(fr_session *to, const fr_session *from, fr_err *err)
+{
+    if (to->e != from->e)
+        return fr_fail(err, FR_EINVAL, "copied session: found one of another engine");
+    FR_TRY(check_in_ram(to, err));
+    fr_kv_copy(to->kv, from->kv, from->n_tokens);
+    memcpy(to->tokens, from->tokens, (size_t)from->n_tokens * sizeof *to->tokens);
+    to->n_tokens = from->n_tokens;
+    to->last = NULL;
     return FR_OK;
 }
 

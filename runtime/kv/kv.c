@@ -167,6 +167,20 @@ void fr_kv_repeat(fr_kv *kv, int64_t have, int64_t n)
     kv->exact_from = full ? n - kv->layout.window : n;
 }
 
+void fr_kv_copy(fr_kv *to, const fr_kv *from, int64_t n)
+{
+    for (int il = 0; il < to->layout.n_layer; il++) {
+        if (to->slot[il] < 0)
+            continue;
+        memcpy(fr_kv_k(to, il), fr_kv_k(from, il), rows_pos_bytes(&to->layout.k) * (size_t)n);
+        memcpy(fr_kv_v(to, il), fr_kv_v(from, il), rows_pos_bytes(&to->layout.v) * (size_t)n);
+        if (to->layout.window > 0)
+            memcpy(fr_kv_recent_k(to, il), fr_kv_recent_k(from, il),
+                   fr_kv_recent_bytes(&to->layout));
+    }
+    to->exact_from = from->exact_from;
+}
+
 float *fr_kv_recent_k(const fr_kv *kv, int layer)
 {
     if (kv->layout.window == 0)

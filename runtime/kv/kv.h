@@ -72,6 +72,9 @@ void fr_kv_truncated(fr_kv *kv, int64_t n);
  * cache to measure speeds on, not one to get text from. 0 < have <= n <= n_ctx. */
 void fr_kv_repeat(fr_kv *kv, int64_t have, int64_t n);
 
+/* Copies positions [0, n) of another cache of the same layout and size, and its rings. */
+void fr_kv_copy(fr_kv *to, const fr_kv *from, int64_t n);
+
 /* The ring of exact rows of a layer (row 0); NULL without a window. */
 float *fr_kv_recent_k(const fr_kv *kv, int layer);
 float *fr_kv_recent_v(const fr_kv *kv, int layer);

@@ -357,6 +357,102 @@ static void test_repeated_rows(void **state)
     fr_kv_close(kv);
 }
 
+enum { N_TOGETHER = 5, N_STEPS = 12 };
+
+/* The logits of sessions of different lengths after steps of one token each; most = 0: one after
+ * the other. */
+static void step_logits(fr_engine_config cfg, int64_t most, float out[N_TOGETHER][1024])
+{
+    fr_err err = {0};
+    fr_session *s[N_TOGETHER];
+    int32_t tokens[N_TOGETHER];
+    cfg.n_seq = most;
+    fr_engine *e = open_engine(cfg);
+    for (int i = 0; i < N_TOGETHER; i++) {
+        s[i] = open_session(e);
+        assert_ok(fr_session_append(s[i], ids.ids + i, 3 + 17 * i, &err));
+    }
+    for (int step = 0; step < N_STEPS; step++) {
+        for (int i = 0; i < N_TOGETHER; i++)
+            tokens[i] = ids.ids[5 * i + step];
+        if (most)
+            assert_ok(fr_engine_step(e, s, tokens, N_TOGETHER, &err));
+        for (int i = 0; !most && i < N_TOGETHER; i++)
+            assert_ok(fr_session_append(s[i], &tokens[i], 1, &err));
+    }
+    for (int i = 0; i < N_TOGETHER; i++) {
+        int64_t n;
+        const int32_t *held = fr_session_tokens(s[i], &n);
+        assert_int_equal(n, 3 + 17 * i + N_STEPS);
+        assert_int_equal(held[n - 1], ids.ids[5 * i + N_STEPS - 1]);
+        assert_int_equal(fr_session_timing(s[i]).n_single_tokens, N_STEPS);
+        memcpy(out[i], fr_session_logits(s[i]), sizeof out[i]);
+        fr_session_close(s[i]);
+    }
+    fr_engine_close(e);
+}
+
+/* Sessions that are computed together get what each would get alone. */
+static void test_together(void **state)
+{
+    (void)state;
+    static const fr_type types[] = {FR_TYPE_F32, FR_TYPE_F16, FR_TYPE_Q8_0};
+    static float alone[N_TOGETHER][1024], together[N_TOGETHER][1024];
+    for (int model = 0; model < 2; model++)
+        for (int mla = 0; mla <= 3; mla++)
+            for (int t = 0; t < 3; t++) {
+                fr_engine_config cfg = logits_config(model ? MODEL_V2LITE : MODEL_V3);
+                cfg.mla = (fr_mla_mode)mla;
+                cfg.type_k = cfg.type_v = types[t];
+                cfg.kv_window = 32;
+                cfg.n_threads = 2;
+                step_logits(cfg, 0, alone);
+                for (int64_t most = 1; most <= 8; most += most < 2 ? 1 : 3) {
+                    step_logits(cfg, most, together);
+                    for (int i = 0; i < N_TOGETHER; i++)
+                        assert_memory_equal(together[i], alone[i], sizeof alone[i]);
+                }
+            }
+}
+
+/* A copy goes on as the original does; what cannot be computed together is refused. */
+static void test_copy_and_refusals(void **state)
+{
+    (void)state;
+    fr_err err = {0};
+    fr_engine_config cfg = logits_config(MODEL_V3);
+    cfg.n_seq = 4;
+    cfg.kv_window = 32;
+    cfg.n_ctx = 64;
+    fr_engine *e = open_engine(cfg), *other = open_engine(cfg);
+    fr_session *a = open_session(e), *b = open_session(e), *far = open_session(other);
+    assert_ok(fr_session_append(a, ids.ids, 50, &err));
+    assert_ok(fr_session_copy(b, a, &err));
+    assert_null(fr_session_logits(b));
+    fr_session *both[] = {a, b}, *same[] = {a, a}, *apart[] = {a, far};
+    const int32_t tokens[] = {5, 5}, wrong[] = {5, 1 << 20};
+    assert_int_equal(fr_engine_step(e, same, tokens, 2, &err), FR_EINVAL);
+    assert_int_equal(fr_engine_step(e, apart, tokens, 2, &err), FR_EINVAL);
+    assert_int_equal(fr_engine_step(e, both, wrong, 2, &err), FR_EINVAL);
+    assert_int_equal(fr_engine_step(e, both, tokens, 0, &err), FR_EINVAL);
+    assert_int_equal(fr_session_copy(far, a, &err), FR_EINVAL);
+    uint64_t before = fr_mem_total().n_allocs;
+    for (int i = 0; i < 14; i++)
+        assert_ok(fr_engine_step(e, both, tokens, 2, &err));
+    assert_int_equal(fr_mem_total().n_allocs, before);
+    assert_memory_equal(fr_session_logits(a), fr_session_logits(b), 1024 * sizeof(float));
+    assert_int_equal(fr_engine_step(e, both, tokens, 2, &err), FR_ERANGE);
+    fr_engine_info i = fr_engine_describe(e);
+    assert_int_equal(fr_mem_tag_stats(FR_MEM_WORKSPACE).bytes_now,
+                     2 * i.workspace_bytes + 3 * i.logits_bytes);
+    assert_true(i.planned.workspace >= i.workspace_bytes + i.logits_bytes);
+    fr_session_close(a);
+    fr_session_close(b);
+    fr_session_close(far);
+    fr_engine_close(e);
+    fr_engine_close(other);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -365,6 +461,7 @@ int main(void)
         cmocka_unit_test(test_cancel),      cmocka_unit_test(test_no_allocation_per_token),
         cmocka_unit_test(test_profile),     cmocka_unit_test(test_memory_as_described),
         cmocka_unit_test(test_repeat),      cmocka_unit_test(test_repeated_rows),
+        cmocka_unit_test(test_together),    cmocka_unit_test(test_copy_and_refusals),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
