@@ -12,6 +12,8 @@
 #define MIN_TILE_BYTES        (8 << 10) /* below, claiming costs more than computing */
 #define ENCODE_MACS           4         /* the work on one activation, in multiply-adds */
 #define MIN_SHARED_MACS       65536     /* below, the caller is done before the others are awake */
+#define SMALL_BYTES           (1 << 20) /* of a matrix that the second cache holds */
+#define TOKENS_OF_TILE        32
 
 int64_t cpu_tile_rows(int64_t n_rows, size_t row_bytes, int64_t grain, int n_threads)
 {
@@ -97,6 +99,7 @@ typedef struct {
     const fr_cpu_product *product;
     const cpu_kernel *kernel;
     int64_t n_tokens;
+    bool by_tokens; /* tiles are of tokens and have all rows */
     cpu_tiles tiles;
 } matmul_part;
 
@@ -105,8 +108,9 @@ typedef struct {
     matmul_part parts[FR_CPU_MOST_PRODUCTS];
 } matmul_job;
 
-/* The weights of a tile come from memory once; later groups of tokens find them in the cache. */
-static void compute_tile(const matmul_part *p, const cpu_tile *tile)
+/* The weights of a tile come from memory once; later groups of tokens find them in the cache.
+ * Tokens [from, to). */
+static void compute_tile(const matmul_part *p, const cpu_tile *tile, int64_t from, int64_t to)
 {
     const fr_weight *w = p->product->w;
     const fr_act *act = p->product->x;
@@ -122,8 +126,8 @@ static void compute_tile(const matmul_part *p, const cpu_tile *tile)
                       .row_to = tile->to,
                       .x = x,
                       .y = y};
-    for (int64_t t0 = 0; t0 < p->n_tokens; t0 += a.n_tokens) {
-        int64_t left = p->n_tokens - t0;
+    for (int64_t t0 = from; t0 < to; t0 += a.n_tokens) {
+        int64_t left = to - t0;
         a.n_tokens = left < most ? (int)left : most;
         for (int i = 0; i < a.n_tokens; i++) {
             size_t x_row = (size_t)((t0 + i) * w->n_mat + tile->mat);
@@ -140,9 +144,22 @@ static void matmul_thread(void *arg, int i_thread, int n_threads)
     for (int i = 0; i < j->n; i++) {
         matmul_part *p = &j->parts[i];
         cpu_walk walk = cpu_tiles_walk(&p->tiles, i_thread, n_threads);
-        for (cpu_tile tile; cpu_tiles_next(&p->tiles, &walk, &tile);)
-            compute_tile(p, &tile);
+        for (cpu_tile tile; cpu_tiles_next(&p->tiles, &walk, &tile);) {
+            if (p->by_tokens)
+                compute_tile(p, &(cpu_tile){0, 0, p->product->w->rows}, tile.from, tile.to);
+            else
+                compute_tile(p, &tile, 0, p->n_tokens);
+        }
     }
+}
+
+/* A small matrix of floats (a router) is read again for every few tokens anyway, and activations
+ * are what should come from memory once. */
+static bool is_by_tokens(const matmul_part *p)
+{
+    const fr_weight *w = p->product->w;
+    return p->kernel->act == FR_ACT_F32 && p->kernel->many_rows == 0 && w->n_mat == 1 &&
+           w->mat_bytes <= SMALL_BYTES && p->n_tokens >= TOKENS_OF_TILE;
 }
 
 static void plan_part(const fr_cpu *cpu, matmul_part *p, int64_t n_tokens)
@@ -151,6 +168,11 @@ static void plan_part(const fr_cpu *cpu, matmul_part *p, int64_t n_tokens)
     assert(p->product->x->cols == w->cols && p->product->x->n_rows >= n_tokens * w->n_mat);
     p->kernel = cpu_kernel_for(&cpu->table, w, p->product->x->type);
     p->n_tokens = n_tokens;
+    p->by_tokens = is_by_tokens(p);
+    if (p->by_tokens) {
+        cpu_tiles_cut(&p->tiles, cpu, CPU_DEAL_CLAIM, 1, n_tokens, TOKENS_OF_TILE, TOKENS_OF_TILE);
+        return;
+    }
     const int n_threads = fr_cpu_n_threads(cpu);
     int64_t n_rows = w->rows * w->n_mat;
     int64_t grain = cpu_kernel_grain(p->kernel, n_rows, n_tokens, n_threads);

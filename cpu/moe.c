@@ -3,7 +3,8 @@
  *   group    (caller)  sort the pairs (token, k) by expert: each gets a "place" (expert_groups.h)
  *   encode   activations of the tokens for gate and up
  *   gate/up  tiles (expert, rows of n_ff): hidden[place] = silu(gate x) * (up x)
- *   encode   activations of hidden for down
+ *   encode   activations of hidden for down; with many tokens done in the tiles of gate and up, as
+ *            floats that never leave the cache
  *   down     tiles (rows of n_embd, all experts): out[place] in the thread's own room, then
  *            y[t] = sum over ascending k; a tile owns its rows of y for all tokens, so the sum
  *            needs no barrier and no room for all of out. */
@@ -14,6 +15,7 @@
 #include "cpu/deal_choice.h"
 #include "cpu/expert_groups.h"
 #include "cpu/kernels.h"
+#include "cpu/pool.h"
 
 #define MAX_TILE_ROWS 256 /* bounds each thread's room; a multiple of every grain */
 #define ALIGN         64
@@ -22,7 +24,8 @@ typedef struct {
     int64_t n_embd, n_ff, n_experts, n_pairs;
     int64_t ff_rows, ff_grain, down_rows, down_grain; /* of a tile, and what it is a multiple of */
     fr_act_type gate_act, up_act, down_act;
-    bool own_up; /* up reads other activations than gate */
+    bool own_up;         /* up reads other activations than gate */
+    bool encodes_hidden; /* tiles of gate and up are whole blocks of activations for down */
     /* places in the scratch, in bytes */
     size_t groups, x_gate, x_up, hidden, hidden_act, rooms, room_bytes, total;
 } plan;
@@ -71,6 +74,17 @@ static int64_t tile_rows(const fr_cpu *cpu, const fr_weight *a, const fr_weight 
     return rows < MAX_TILE_ROWS ? rows : MAX_TILE_ROWS;
 }
 
+/* Tiles start and end at multiples of their grain where memory is in one node. */
+static bool encodes_hidden(const fr_cpu *cpu, plan *p, int64_t per_expert)
+{
+    int64_t block = fr_act_block(p->down_act);
+    if (p->down_act == FR_ACT_F32 || per_expert < CPU_FEW_TOKENS || p->n_ff % block != 0 ||
+        p->ff_rows % block != 0 || cpu_pool_n_shares(cpu->pool) > 1)
+        return false;
+    p->ff_grain = p->ff_grain > block ? p->ff_grain : block;
+    return p->ff_grain % block == 0;
+}
+
 static plan make_plan(const fr_cpu *cpu, const fr_weight *gate, const fr_weight *up,
                       const fr_weight *down, int64_t n_tokens, int64_t n_used)
 {
@@ -84,6 +98,7 @@ static plan make_plan(const fr_cpu *cpu, const fr_weight *gate, const fr_weight 
     p.own_up = p.up_act != p.gate_act;
     int64_t per_expert = p.n_pairs / p.n_experts;
     p.ff_rows = tile_rows(cpu, gate, up, gate->rows * p.n_pairs, per_expert, &p.ff_grain);
+    p.encodes_hidden = encodes_hidden(cpu, &p, per_expert);
     p.down_rows = tile_rows(cpu, down, down, down->rows, per_expert, &p.down_grain);
     p.groups = take(&p.total, 1, cpu_groups_bytes(p.n_experts, p.n_pairs));
     p.x_gate = take(&p.total, 1, act_bytes(p.gate_act, n_tokens, p.n_embd));
@@ -91,7 +106,7 @@ static plan make_plan(const fr_cpu *cpu, const fr_weight *gate, const fr_weight 
     p.hidden = take(&p.total, p.n_pairs * p.n_ff, sizeof(float));
     p.hidden_act = take(&p.total, 1, act_bytes(p.down_act, p.n_pairs, p.n_ff));
     int64_t ff_tokens = p.n_pairs < CPU_MANY_TOKENS ? p.n_pairs : CPU_MANY_TOKENS;
-    int64_t ff_room = ff_tokens * p.ff_rows, down_room = p.n_pairs * p.down_rows;
+    int64_t ff_room = 2 * ff_tokens * p.ff_rows, down_room = p.n_pairs * p.down_rows;
     take(&p.room_bytes, ff_room > down_room ? ff_room : down_room, sizeof(float));
     p.rooms = take(&p.total, fr_cpu_n_threads(cpu), p.room_bytes);
     return p;
@@ -137,6 +152,20 @@ static const void *act_row(const fr_act *a, int64_t row)
     return (const char *)a->data + (size_t)row * a->row_bytes;
 }
 
+/* Who wants to see what down reads gets floats. */
+static bool encodes_early(const moe_job *j)
+{
+    return j->p->encodes_hidden && !j->args->hidden;
+}
+
+/* Columns from .. from + n of the row at a place. */
+static void encode_hidden(const moe_job *j, int64_t place, int64_t from, int64_t n, const float *x)
+{
+    const fr_act *a = &j->hidden_act;
+    char *row = (char *)(uintptr_t)a->data + (size_t)place * a->row_bytes;
+    j->cpu->table.act_encode(a->type, x, n, row + fr_act_row_bytes(a->type, from));
+}
+
 static void ff_tile(const moe_job *j, int64_t expert, int64_t from, int64_t to, float *room)
 {
     const fr_cpu_moe_args *g = j->args;
@@ -148,6 +177,7 @@ static void ff_tile(const moe_job *j, int64_t expert, int64_t from, int64_t to, 
     cpu_dot_args up = dot_args(g->up, expert, j->x_up.type, from, to);
     gate.x = xg, gate.y = yg, up.x = xu, up.y = yu;
     int64_t n_rows = to - from;
+    const bool encodes = encodes_early(j);
     for (int64_t at = j->groups.starts[expert]; at < j->groups.starts[expert + 1];
          at += gate.n_tokens) {
         int64_t left = j->groups.starts[expert + 1] - at;
@@ -156,13 +186,17 @@ static void ff_tile(const moe_job *j, int64_t expert, int64_t from, int64_t to, 
             int64_t token = j->groups.pair_at[at + i] / g->n_used;
             xg[i] = act_row(&j->x_gate, token);
             xu[i] = act_row(&j->x_up, token);
-            yg[i] = j->hidden + (at + i) * j->p->n_ff + from;
+            yg[i] = encodes ? room + (gate.n_tokens + i) * n_rows
+                            : j->hidden + (at + i) * j->p->n_ff + from;
             yu[i] = room + i * n_rows;
         }
         j->k_gate->dot(&gate);
         j->k_up->dot(&up);
-        for (int i = 0; i < gate.n_tokens; i++)
+        for (int i = 0; i < gate.n_tokens; i++) {
             j->cpu->table.silu_mul(yg[i], yu[i], n_rows);
+            if (encodes)
+                encode_hidden(j, at + i, from, n_rows, yg[i]);
+        }
     }
 }
 
@@ -266,7 +300,7 @@ static void moe_thread(void *arg, int i_thread, int n_threads)
     stage_begin(j, FF, i_thread, n_threads);
     ff_stage(j, room, i_thread, n_threads);
     stage_begin(j, HIDDEN, i_thread, n_threads);
-    if (j->hidden_act.type != FR_ACT_F32) {
+    if (j->hidden_act.type != FR_ACT_F32 && !encodes_early(j)) {
         encode(j, &j->hidden_act, j->hidden, i_thread, n_threads);
         stage_begin(j, DOWN, i_thread, n_threads);
     } else {

@@ -6,6 +6,7 @@
 
 #include "cpu/x86/avx2.h"
 
+void cpu_avx512_fill_float(cpu_table *t);
 void cpu_avx512_fill_rows(cpu_table *t);
 void cpu_avx512_fill_plain(cpu_table *t);
 void cpu_avx512_fill_native(cpu_table *t);

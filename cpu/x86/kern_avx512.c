@@ -2,6 +2,7 @@
 
 void cpu_avx512_fill(cpu_table *t)
 {
+    cpu_avx512_fill_float(t);
     cpu_avx512_fill_rows(t);
     cpu_avx512_fill_plain(t);
     cpu_avx512_fill_native(t);

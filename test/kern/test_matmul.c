@@ -224,6 +224,9 @@ static const moe_shape moe_shapes[] = {
     {FR_TYPE_Q4_K, FR_TYPE_Q8_0, FR_TYPE_F32, FR_LAYOUT_PLAIN, 256, 300, 4, 4, 6},
     {FR_TYPE_Q8_0, FR_TYPE_Q8_0, FR_TYPE_Q8_0, FR_LAYOUT_INTERLEAVED, 128, 64, 6, 2, 5},
     {FR_TYPE_Q5_K, FR_TYPE_Q5_K, FR_TYPE_Q5_K, FR_LAYOUT_PLAIN, 768, 512, 3, 1, 1},
+    /* many tokens of an expert: what down reads is encoded tile by tile */
+    {FR_TYPE_Q8_0, FR_TYPE_Q8_0, FR_TYPE_Q8_0, FR_LAYOUT_PLAIN, 192, 352, 4, 3, 23},
+    {FR_TYPE_Q4_K, FR_TYPE_Q4_K, FR_TYPE_Q6_K, FR_LAYOUT_PLAIN, 256, 768, 4, 2, 31},
 };
 enum { N_MOE_SHAPES = sizeof moe_shapes / sizeof *moe_shapes };
 
