@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "engine/exec_internal.h"
+#include "engine/exec_cpu_internal.h"
 
 const fr_store_part *exec_part(const fr_exec *x, int i, int device, int64_t *from)
 {
@@ -93,11 +93,21 @@ static fr_status run_measured(fr_exec *x, const fr_step *step, int *n, fr_err *e
     return st;
 }
 
+/* The nodes that a batch without outputs runs: on the CPU, all that the last layer still has to do
+ * is to write its cache. Who watches products wants to see them. */
+static int n_nodes_for_cache(const fr_exec *x)
+{
+    int n = x->graph->first_output_node;
+    while (!x->gpu && !x->observe && n > 0 && x->graph->nodes[n - 1].op != FR_OP_KV_STORE)
+        n--;
+    return n > 0 ? n : x->graph->first_output_node;
+}
+
 static fr_status run_steps(fr_exec *x, const fr_schedule *s, fr_err *err)
 {
     int n_nodes = x->graph->n_nodes + 1, n;
     if (x->batch->n_outputs == 0)
-        n_nodes = x->graph->first_output_node;
+        n_nodes = n_nodes_for_cache(x);
     for (int i = 0; i < s->n_steps; i += n) {
         n = s->n_steps - i;
         if (atomic_load_explicit(x->batch->cancel, memory_order_relaxed))
@@ -107,6 +117,8 @@ static fr_status run_steps(fr_exec *x, const fr_schedule *s, fr_err *err)
         else
             n = 1;
     }
+    if (n_nodes < x->graph->first_output_node)
+        exec_cpu_kv_keep(x, x->graph->nodes[n_nodes - 1].layer);
     return FR_OK;
 }
 

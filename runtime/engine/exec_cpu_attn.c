@@ -92,6 +92,16 @@ fr_status exec_cpu_kv_store(fr_exec *x, const fr_node *n, fr_err *err)
     return FR_OK;
 }
 
+void exec_cpu_kv_keep(const fr_exec *x, int layer)
+{
+    for (int64_t i = 0; i < n_spans(x); i++) {
+        span s = span_at(x, i);
+        fr_cpu_kv k = cache_k(x, &s, layer), v = cache_v(x, &s, layer);
+        fr_cpu_kv_keep(&k, s.n);
+        fr_cpu_kv_keep(&v, s.n);
+    }
+}
+
 /* q1 and q2 are the parts of each head's query that meet k1 and k2. */
 static fr_cpu_attn_args attn_args(const fr_exec *x, const span *s, fr_view q1, fr_view q2,
                                   fr_view o)
@@ -125,9 +135,8 @@ fr_status exec_cpu_attn_cached(fr_exec *x, const fr_node *n, fr_err *err)
         fr_cpu_attn_args args = attn_args(x, &s, n->in[0], n->in[1], n->out[0]);
         fr_cpu_kv k = cache_k(x, &s, n->layer), v = cache_v(x, &s, n->layer);
         fr_cpu_attn_cached(x->cpu, &args, &k, &v, x->attn);
-        fr_cpu_kv_keep(&k, s.n);
-        fr_cpu_kv_keep(&v, s.n);
     }
+    exec_cpu_kv_keep(x, n->layer);
     return FR_OK;
 }
 
@@ -209,6 +218,6 @@ fr_status exec_cpu_attn_expand(fr_exec *x, const fr_node *n, fr_err *err)
         give_heads(x, &f, &args, &made, &act, &chunk);
         fr_cpu_attn_expanded(x->cpu, &args, &chunk, x->attn);
     }
-    fr_cpu_kv_keep(&cache, s.n);
+    exec_cpu_kv_keep(x, n->layer);
     return FR_OK;
 }

@@ -37,6 +37,10 @@ size_t exec_cpu_ffn_bytes(const fr_exec *x);
 fr_cpu_kv exec_cpu_cache(const fr_kv_rows *r, uint8_t *base);
 
 fr_status exec_cpu_kv_store(fr_exec *x, const fr_node *n, fr_err *err);
+
+/* After attention, which does it itself, the last rows of the batch become those that stay exact.
+ */
+void exec_cpu_kv_keep(const fr_exec *x, int layer);
 fr_status exec_cpu_attn_cached(fr_exec *x, const fr_node *n, fr_err *err);
 fr_status exec_cpu_attn_expand(fr_exec *x, const fr_node *n, fr_err *err);
 
