@@ -250,7 +250,7 @@ SWEEP_ROW = r"\| {}(\d+) \| {}(\d+) \| {}(\d+) \| +(\d+\.\d{{3}}) \| +(\d+\.\d\d
 
 def sweep_rows(what, run, pp, tg, depths):
     found = lines_of(run)
-    head = match(what, r"main: n_kv_max = (\d+), n_batch = (\d+), n_ubatch = (\d+), flash_attn = \d, n_gpu_layers = 0, "
+    head = match(what, r"main: n_kv_max = (\d+), n_batch = (\d+), n_ubatch = (\d+), flash_attn = 1, n_gpu_layers = \d+, "
                  r"n_threads = 2, n_threads_batch = 2", found[1])
     expect(what + " (blank lines)", (found[0], found[2]), ("", ""))
     expect(what + " (head)", found[3:5], SWEEP_HEAD)
@@ -280,6 +280,18 @@ sweep_rows("stride", r, 32, 5, [0, 64])
 r = succeed("ferry-sweep-bench", "-m", DEMO, "-c", "64", "-ub", "32", "--output-format", "jsonl", *SMALL)
 rows = [json.loads(line) for line in lines_of(r)]
 expect("jsonl", [(x["n_kv_max"], x["pp"], x["tg"], x["n_kv"]) for x in rows], [(64, 32, 8, 0), (64, 32, 8, 32)])
+r = succeed("ferry-sweep-bench", "-m", DEMO, "-c", "64", "-ub", "32", "--sweep-memory", "--roofline", *SMALL)
+found = lines_of(r)
+expect("more columns", found[3], SWEEP_HEAD[0] + "    RSS HWM | VRAM delta | of int8 | of read |")
+for line in found[5:]:
+    match("more columns", SWEEP_ROW.format(" *", " *", " *") + r" +\d+\.\d \|        n/a \| +\d+ % \| +\d+ % \|", line)
+r = succeed("ferry-sweep-bench", "-m", DEMO, "-c", "160", "-ub", "32", "-n", "4", "--sweep-stride", "4", "--fill-depth",
+            "fast", *SMALL)
+sweep_rows("fast stride", r, 32, 4, [0, 128])
+r = succeed("ferry-sweep-bench", "-m", DEMO, "-c", "64", "-ub", "32", "-b", "64", "-mla", "3", "-fa", "-amb", "512", "-fmoe",
+            "-rtr", "-ctk", "q8_0", "-ngl", "63", "-ot", "exps=CPU", "--no-mmap", "-wb", "--threads", "2", "-ts", "24,24",
+            "--minilog", "-gr", "--parallel", "1")
+head, _ = sweep_rows("pasted", r, 32, 8, [0, 32])
 refuse("ferry-sweep-bench", ["--model"])
 refuse("ferry-sweep-bench", ["-c: found 16", "at least 32"], "-m", DEMO, "-c", "16", "-ub", "32", *SMALL)
 refuse("ferry-sweep-bench", ["--plot"], "table.txt")
@@ -327,6 +339,11 @@ for x in j["rows"]:
 r = succeed("ferry-batched-bench", "-m", DEMO, "-npp", "8,16", "-ntg", "4", "-npl", "3", "-c", "40", "--output-format",
             "jsonl", *SMALL)
 expect("batched (too long)", [json.loads(x)["n_kv"] for x in lines_of(r)], [36])
+r = succeed("ferry-batched-bench", "-m", DEMO, "-npp", "16", "-ntg", "4", "-npl", "1,5", "-pps", "-c", "36", "--roofline", *SMALL)
+found = lines_of(r)
+match("shared", r"main: n_kv_max = 36, n_batch = 2048, n_ubatch = 512, flash_attn = 1, is_pp_shared = 1, n_gpu_layers = 0, "
+      r"n_threads = 2, n_threads_batch = 2", found[1])
+match("shared", r"\|    16 \|      4 \|    5 \|     36 \|( +\d+\.\d{3} \| +\d+\.\d\d \|){3} +\d+ % \| +\d+ % \|", found[6])
 refuse("ferry-batched-bench", ["-c: found 10", "takes 640"], "-m", DEMO, "-c", "10", *SMALL)
 refuse("ferry-batched-bench", ["-npl: found 'x'"], "-m", DEMO, "-npl", "x", *SMALL)
 done()

@@ -125,7 +125,12 @@ static void all_combinations(void **state)
 /* ---- figures --------------------------------------------------------------------------------- */
 
 static const double seconds[] = {2, 4};
-static const tool_model_work model = {"a model", 5000, 1000, 3e9, 2e9, 1e9};
+static const tool_model_work model = {.description = "a model",
+                                      .bytes = 5000,
+                                      .n_params = 1000,
+                                      .token_bytes = 3e9,
+                                      .token_ops = 2e9,
+                                      .output_ops = 1e9};
 
 static bench_result result_of(const bench_test *t)
 {

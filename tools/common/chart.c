@@ -239,8 +239,8 @@ static void draw_panel(canvas *v, int panel)
         for (size_t k = 0; k < s->n; k++)
             cairo_line_to(v->cr, at_x(&a, p[k].x), at_y(&a, p[k].y));
         cairo_stroke(v->cr);
-        size_t every = s->n / 40 + 1; /* markers must not hide the line */
-        for (size_t k = 0; k < s->n; k += every) {
+        size_t every = s->n / 16 + 1; /* markers must not hide the line, nor one another */
+        for (size_t k = i * every / v->c->n_series; k < s->n; k += every) {
             set_series(v, i);
             draw_marker(v, i, at_x(&a, p[k].x), at_y(&a, p[k].y));
         }

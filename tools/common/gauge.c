@@ -86,3 +86,29 @@ tool_yards tool_gauge_measure(tool_gauge *g)
     return (tool_yards){fr_cpu_read_speed(g->cpu, g->map, g->bytes, 0.25),
                         fr_cpu_int8_speed(g->cpu, 0.1)};
 }
+
+fr_status tool_row_gauge_open(bool on, int n_threads, fr_isa isa, tool_row_gauge *out, fr_err *err)
+{
+    *out = (tool_row_gauge){.on = on};
+    if (!on)
+        return FR_OK;
+    FR_TRY(tool_gauge_open(&out->gauge, err));
+    FR_TRY(tool_gauge_use(&out->gauge, n_threads, isa, err));
+    out->before = tool_gauge_measure(&out->gauge);
+    return FR_OK;
+}
+
+void tool_row_gauge_close(tool_row_gauge *g)
+{
+    tool_gauge_close(&g->gauge);
+}
+
+tool_yards tool_row_gauge_measure(tool_row_gauge *g)
+{
+    if (!g->on)
+        return (tool_yards){0, 0};
+    tool_yards after = tool_gauge_measure(&g->gauge);
+    tool_yards mean = {(g->before.read + after.read) / 2, (g->before.int8 + after.int8) / 2};
+    g->before = after;
+    return mean;
+}

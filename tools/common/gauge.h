@@ -30,4 +30,18 @@ fr_status tool_gauge_use(tool_gauge *g, int n_threads, fr_isa isa, fr_err *err);
 /* Takes about half a second. */
 tool_yards tool_gauge_measure(tool_gauge *g);
 
+/* The yardsticks of a table's rows: what was measured before a row and after it counts. */
+typedef struct {
+    bool on;
+    tool_gauge gauge;
+    tool_yards before;
+} tool_row_gauge;
+
+/* on = false: the calls below do nothing, and their parts are 0. */
+fr_status tool_row_gauge_open(bool on, int n_threads, fr_isa isa, tool_row_gauge *out, fr_err *err);
+void tool_row_gauge_close(tool_row_gauge *g);
+
+/* After a row: the mean of both measurements. */
+tool_yards tool_row_gauge_measure(tool_row_gauge *g);
+
 #endif

@@ -86,9 +86,9 @@ static double weight_ops(const fr_node *n, const fr_weight *w)
     return 2 * (double)w->cols * (double)w->rows * (double)w->n_mat;
 }
 
-static void add_up(const fr_model *m, const fr_graph *g, double *bytes, double ops[2])
+static void add_up(const fr_model *m, const fr_graph *g, tool_model_work *out, double ops[2])
 {
-    *bytes = ops[0] = ops[1] = 0;
+    ops[0] = ops[1] = 0;
     for (int i = 0; i < g->n_nodes; i++) {
         const fr_node *n = &g->nodes[i];
         for (size_t k = 0; k < sizeof n->weight / sizeof *n->weight; k++) {
@@ -96,10 +96,18 @@ static void add_up(const fr_model *m, const fr_graph *g, double *bytes, double o
                 continue;
             const fr_weight *w = &m->weights[n->weight[k]].shape;
             double part = part_of(m, n);
-            *bytes += part * (double)w->mat_bytes * (double)w->n_mat;
+            *(n->op == FR_OP_MOE ? &out->expert_bytes : &out->dense_bytes) +=
+                (n->op == FR_OP_MOE ? 1 : part) * (double)w->mat_bytes * (double)w->n_mat;
+            if (n->op == FR_OP_MOE)
+                out->expert_part = part;
             ops[i >= g->first_output_node] += part * weight_ops(n, w);
         }
     }
+}
+
+double tool_step_bytes(const tool_model_work *w, int64_t n)
+{
+    return w->dense_bytes + w->expert_bytes * (1 - pow(1 - w->expert_part, (double)n));
 }
 
 /* Generation runs on latents; expanding K and V for a prompt costs each token the same operations.
@@ -110,7 +118,8 @@ static fr_status measure_graph(const fr_model *m, tool_model_work *out, fr_err *
     double ops[2];
     fr_status st = fr_graph_build(m, &(fr_graph_config){.expand = false}, &g, err);
     if (st == FR_OK) {
-        add_up(m, &g, &out->token_bytes, ops);
+        add_up(m, &g, out, ops);
+        out->token_bytes = tool_step_bytes(out, 1);
         out->token_ops = ops[0];
         out->output_ops = ops[1];
     }

@@ -269,3 +269,12 @@ fr_status tool_placement(const fr_options *o, fr_placement_config *out, fr_err *
                     o->n_gpu_layers);
     return FR_OK;
 }
+
+int tool_n_gpu_layers(const fr_options *o, const fr_engine *e)
+{
+    const fr_plan *p = fr_engine_plan(e);
+    bool used = false;
+    for (int d = 1; d < p->n_devices; d++)
+        used = used || p->devices[d].used > p->devices[d].reserve;
+    return o->n_gpu_layers >= 0 ? o->n_gpu_layers : used ? 999 : 0;
+}

@@ -23,6 +23,10 @@ fr_status tool_plan_options(const fr_options *o, const fr_hardware *hw, fr_plan_
  * and is good until the next call. */
 fr_status tool_placement(const fr_options *o, fr_placement_config *out, fr_err *err);
 
+/* -ngl as tables show it: what was asked for; auto = 999 where GPUs are used, 0 where there are
+ * none. */
+int tool_n_gpu_layers(const fr_options *o, const fr_engine *e);
+
 /* One line for each device in use: memory, and what is there. Nothing for a plan without GPUs. */
 void tool_print_devices(const fr_plan *p);
 

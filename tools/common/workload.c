@@ -26,13 +26,13 @@ void tool_workload_close(tool_workload *w)
 }
 
 /* xorshift64*: the same on every machine. */
-static void draw_tokens(tool_workload *w, int64_t n)
+static void draw_tokens(tool_workload *w, int32_t *out, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
         w->rng ^= w->rng >> 12;
         w->rng ^= w->rng << 25;
         w->rng ^= w->rng >> 27;
-        w->tokens[i] = (int32_t)((w->rng * 0x2545F4914F6CDD1Dull >> 33) % (uint64_t)w->n_vocab);
+        out[i] = (int32_t)((w->rng * 0x2545F4914F6CDD1Dull >> 33) % (uint64_t)w->n_vocab);
     }
 }
 
@@ -43,7 +43,7 @@ static fr_status run(tool_workload *w, fr_session *s, int64_t n, int64_t step, d
         return fr_fail(err, FR_EINTERNAL, "workload: found %lld tokens, expected at most %lld",
                        (long long)n, (long long)w->cap);
     FR_TRY(tool_check_interrupt(err));
-    draw_tokens(w, n);
+    draw_tokens(w, w->tokens, n);
     tool_interrupt_session(s);
     double start = tool_seconds();
     fr_status st = FR_OK;
@@ -79,4 +79,17 @@ fr_status tool_run_generation(tool_workload *w, fr_session *s, int64_t n, double
                               fr_err *err)
 {
     return run(w, s, n, 1, seconds, err);
+}
+
+fr_status tool_run_step(tool_workload *w, fr_engine *e, fr_session *const *sessions,
+                        int32_t *tokens, int64_t n, double *seconds, fr_err *err)
+{
+    FR_TRY(tool_check_interrupt(err));
+    draw_tokens(w, tokens, n);
+    tool_interrupt_session(sessions[0]);
+    double start = tool_seconds();
+    fr_status st = fr_engine_step(e, sessions, tokens, n, err);
+    *seconds = tool_seconds() - start;
+    tool_interrupt_session(NULL);
+    return st == FR_OK ? tool_check_interrupt(err) : st;
 }

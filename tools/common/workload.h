@@ -27,6 +27,10 @@ fr_status tool_run_generation(tool_workload *w, fr_session *s, int64_t n, double
 fr_status tool_fill(tool_workload *w, fr_session *s, int64_t n, bool fast, int64_t n_ubatch,
                     fr_err *err);
 
+/* Appends a random token to each of n sessions, together (fr_engine_step). tokens: room for n. */
+fr_status tool_run_step(tool_workload *w, fr_engine *e, fr_session *const *sessions,
+                        int32_t *tokens, int64_t n, double *seconds, fr_err *err);
+
 /* Of a clock that only goes forward. */
 double tool_seconds(void);
 

@@ -10,6 +10,7 @@ typedef struct {
     int64_t pp, tg, n_kv;
     double t_pp, t_tg;         /* seconds */
     double speed_pp, speed_tg; /* tokens a second */
+    double of_int8, of_read;   /* parts of what the machine can do; 0: not measured */
 } sweep_row;
 
 typedef struct {

@@ -85,8 +85,13 @@ static bool is_row(const fr_str *cells, int n, const head *h, sweep_row *row)
     for (int i = 0; i < N_NAMES; i++)
         if (h->at[i] >= n || !number_of(cells[h->at[i]], &v[i]))
             return false;
-    *row = (sweep_row){(int64_t)v[PP], (int64_t)v[TG], (int64_t)v[N_KV], v[T_PP],
-                       v[T_TG],        v[S_PP],        v[S_TG]};
+    *row = (sweep_row){.pp = (int64_t)v[PP],
+                       .tg = (int64_t)v[TG],
+                       .n_kv = (int64_t)v[N_KV],
+                       .t_pp = v[T_PP],
+                       .t_tg = v[T_TG],
+                       .speed_pp = v[S_PP],
+                       .speed_tg = v[S_TG]};
     return true;
 }
 
