@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "base/str.h"
 
@@ -187,6 +188,14 @@ void fr_mem_want_huge_pages(void *p)
         madvise(h, h->mapped_bytes, MADV_HUGEPAGE);
 }
 
+bool fr_mem_populate(void *p, size_t bytes)
+{
+    enum { POPULATE_WRITE = 23 }; /* since Linux 5.14 */
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = (uintptr_t)p / page * page;
+    uintptr_t to = ((uintptr_t)p + bytes + page - 1) / page * page;
+    return madvise((void *)from, to - from, POPULATE_WRITE) == 0 || errno != EINVAL;
+}
+
 /* A number (kB or pages) of /proc/meminfo; 0 when it is not there. */
 static size_t meminfo(const char *name)
 {
@@ -199,6 +208,12 @@ static size_t meminfo(const char *name)
     if (f)
         fclose(f);
     return value;
+}
+
+uint64_t fr_mem_available(void)
+{
+    uint64_t kib = meminfo("MemAvailable:");
+    return kib > 0 ? kib << 10 : UINT64_MAX;
 }
 
 void *fr_mem_alloc_huge(fr_mem_tag tag, size_t bytes, fr_err *err)

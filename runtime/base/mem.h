@@ -6,6 +6,7 @@
 #ifndef FR_BASE_MEM_H
 #define FR_BASE_MEM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -76,6 +77,14 @@ void *fr_mem_alloc_huge(fr_mem_tag tag, size_t bytes, fr_err *err);
 /* Asks for huge pages for a block that has not been touched yet. The system may not have them; that
  * is no error. */
 void fr_mem_want_huge_pages(void *p);
+
+/* Gets the pages of memory of this process ready for writing, as if something were written to each.
+ * False where the system has no such call. */
+bool fr_mem_populate(void *p, size_t bytes);
+
+/* Bytes that could be had without swapping, page cache given up for them included; UINT64_MAX where
+ * the system does not say. */
+uint64_t fr_mem_available(void);
 
 /* Keeps bytes of any memory from being swapped out, until it is unmapped. FR_ENOMEM says what the
  * process may lock. */

@@ -14,7 +14,7 @@ fr_engine_config fr_engine_defaults(void)
         .kv_window = FR_KV_WINDOW,
         .expand_bytes = 256u << 20,
         .mmap = true,
-        .direct_io = true,
+        .reading = FR_READ_AUTO,
         .pages = FR_PAGES_ADVISE,
         .repack = true,
         .place.options = fr_plan_defaults(),
@@ -100,7 +100,7 @@ static fr_status load_weights(fr_engine *e, fr_err *err)
 {
     const fr_engine_config *cfg = &e->cfg;
     fr_store_config store = {.mmap = cfg->mmap,
-                             .direct = cfg->direct_io,
+                             .reading = cfg->reading,
                              .pages = cfg->pages,
                              .repack_cache = cfg->repack_cache,
                              .lock = cfg->mlock,

@@ -50,10 +50,10 @@ typedef struct {
     bool all_logits;  /* sessions can deliver the logits of every token */
     int64_t n_seq;    /* sessions that fr_engine_step computes together; 0 = 1 */
     bool mmap, check_tensors;
-    bool direct_io;       /* weights that are read and not in the page cache: past it */
-    fr_store_pages pages; /* for the weights */
-    bool mlock;           /* them */
-    bool repack;          /* weights get the layout that kernels read fastest; else the file's */
+    fr_store_reading reading; /* of weights that are not in the page cache */
+    fr_store_pages pages;     /* for the weights */
+    bool mlock;               /* them */
+    bool repack; /* weights get the layout that kernels read fastest; else the file's */
     const char *repack_cache; /* folder that keeps repacked weights (store.h); NULL: none */
     fr_placement_config place;
     fr_progress_fn progress; /* while loading; may be NULL */

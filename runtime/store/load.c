@@ -1,10 +1,13 @@
 /* Bringing the weights of the file into memory: read, or read and repacked, to RAM, to GPUs, or
  * into the file of an image.
  *
- * What is read is cut into pieces that the threads take in file order. Pieces that storage brings
- * are read ahead (read_ahead.c); from the page cache, threads read into a buffer of their own that
- * stays in their cache. Either way no second copy of the weights ever exists. A piece for a GPU
- * ends in a pinned buffer, which is copied while the thread fills its other one. */
+ * What is read is cut into pieces, in file order. Pieces that storage brings are read ahead
+ * (read_ahead.c), and threads take what is there; from the page cache, they read into a buffer of
+ * their own that stays in their cache. Either way no second copy of the weights ever exists. When
+ * nothing is there yet, they make the memory of later pieces ready (fresh_pages.c). A piece for a
+ * GPU ends in a pinned buffer, which is copied while the thread fills its other one. */
+#include <sched.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "store/store_internal.h"
@@ -14,6 +17,12 @@ enum {
     PIECE_BYTES = 1 << 20   /* for RAM; as long as requests may well be */
 };
 
+/* Of one thread, on cache lines of its own. */
+typedef struct {
+    _Alignas(FR_MEM_ALIGN) double memory_s;
+    double copy_s, repack_s, wait_s;
+} thread_times;
+
 typedef struct {
     fr_store *s;
     const fr_store_config *cfg;
@@ -21,6 +30,9 @@ typedef struct {
     int64_t *first;           /* [n_parts + 1]: number of each part's first piece */
     store_span_source source; /* the model's files, then the image's */
     store_ahead *ahead;
+    store_fresh *fresh;              /* of the store's block; NULL when nothing goes there */
+    atomic_int_fast64_t next_memory; /* piece whose memory nobody has looked at */
+    thread_times *times;             /* one a thread */
     uint8_t *staging;   /* buffers for every thread: as read, as repacked for an image */
     size_t room_bytes;  /* of one */
     size_t ready_bytes; /* of the other */
@@ -154,11 +166,18 @@ static fr_status repack_rows(const load_job *job, rows r, const uint8_t *bytes, 
     return fr_repack(w->type, src_layout(job->s, r.part), w->layout, r.n, w->cols, bytes, dst, err);
 }
 
+/* As read; behind it, as repacked for an image. */
+static uint8_t *room_of(const load_job *job, int i_thread)
+{
+    return job->staging + (size_t)i_thread * (job->room_bytes + job->ready_bytes);
+}
+
 /* Into host memory in the layout of the part. `bytes` are the rows as the file has them; or NULL:
  * they are read step by step, by way of `room` where they are repacked. */
-static fr_status bring_rows(const load_job *job, rows all, const uint8_t *bytes, uint8_t *room,
+static fr_status bring_rows(const load_job *job, rows all, int i_thread, const uint8_t *bytes,
                             uint8_t *dst, fr_err *err)
 {
+    uint8_t *room = room_of(job, i_thread);
     bool repacks = job->s->items[all.part].source == STORE_REPACK;
     if (bytes && repacks)
         return repack_rows(job, all, bytes, dst, err);
@@ -171,8 +190,10 @@ static fr_status bring_rows(const load_job *job, rows all, const uint8_t *bytes,
         r.n = end - r.row < step ? end - r.row : step;
         store_span span = span_of(job, r);
         uint8_t *to = dst + (size_t)(r.row - all.row) * dst_row_bytes(job->s, r.part);
+        double start = store_seconds();
         FR_TRY(fr_file_read_at(job->source.files[span.i_file], span.from, repacks ? room : to,
                                span.n, job->source.paths[span.i_file], err));
+        job->times[i_thread].copy_s += store_seconds() - start;
         if (repacks)
             FR_TRY(repack_rows(job, r, room, to, err));
     }
@@ -191,51 +212,116 @@ static fr_status check_rows(const load_job *job, rows r, const uint8_t *data, in
 }
 
 static fr_status send_rows(const load_job *job, rows r, int i_thread, const uint8_t *bytes,
-                           uint8_t *room, uint8_t *dst_d, fr_err *err)
+                           uint8_t *dst_d, fr_err *err)
 {
     store_lane *lane = store_lane_at(job->lanes, i_thread);
     uint8_t *buffer_h;
     FR_TRY(store_lane_take(job->s, lane, &buffer_h, err));
-    FR_TRY(bring_rows(job, r, bytes, room, buffer_h, err));
+    FR_TRY(bring_rows(job, r, i_thread, bytes, buffer_h, err));
     if (job->rows)
         FR_TRY(check_rows(job, r, buffer_h, i_thread, err));
     return store_lane_send(job->s, lane, job->s->parts[r.part].device, dst_d,
                            (size_t)r.n * dst_row_bytes(job->s, r.part), err);
 }
 
-static fr_status write_rows(const load_job *job, rows r, const uint8_t *bytes, uint8_t *room,
+static fr_status write_rows(const load_job *job, rows r, int i_thread, const uint8_t *bytes,
                             fr_err *err)
 {
     size_t row_bytes = dst_row_bytes(job->s, r.part);
-    uint8_t *ready = room + job->room_bytes;
-    FR_TRY(bring_rows(job, r, bytes, room, ready, err));
+    uint8_t *ready = room_of(job, i_thread) + job->room_bytes;
+    FR_TRY(bring_rows(job, r, i_thread, bytes, ready, err));
     return fr_file_write_at(job->image, job->s->items[r.part].at + (uint64_t)r.row * row_bytes,
                             ready, (size_t)r.n * row_bytes, err);
+}
+
+static uint8_t *place_of(const load_job *job, rows r)
+{
+    const fr_store_part *p = &job->s->parts[r.part];
+    return (uint8_t *)(uintptr_t)p->w.data + (size_t)r.row * dst_row_bytes(job->s, r.part);
 }
 
 /* To where the rows belong. */
 static fr_status place_rows(const load_job *job, rows r, int i_thread, const uint8_t *bytes,
                             fr_err *err)
 {
-    const fr_store_part *p = &job->s->parts[r.part];
-    uint8_t *room = job->staging + (size_t)i_thread * (job->room_bytes + job->ready_bytes);
     if (job->image)
-        return write_rows(job, r, bytes, room, err);
-    uint8_t *dst = (uint8_t *)(uintptr_t)p->w.data + (size_t)r.row * dst_row_bytes(job->s, r.part);
-    return p->device == FR_PLAN_CPU ? bring_rows(job, r, bytes, room, dst, err)
-                                    : send_rows(job, r, i_thread, bytes, room, dst, err);
+        return write_rows(job, r, i_thread, bytes, err);
+    uint8_t *dst = place_of(job, r);
+    return job->s->parts[r.part].device == FR_PLAN_CPU
+               ? bring_rows(job, r, i_thread, bytes, dst, err)
+               : send_rows(job, r, i_thread, bytes, dst, err);
 }
 
-static fr_status load_piece(void *user, int64_t piece, int i_thread, uint64_t *done, fr_err *err)
+/* ---- a thread's work ----------------------------------------------------------------------------
+ */
+
+/* The memory that rows go to: whether it is ready, or some of it was made so. */
+static store_fresh_result ask_memory(const load_job *job, rows r)
 {
-    const load_job *job = user;
-    rows r = rows_of_piece(job, piece);
-    const uint8_t *bytes;
-    *done = (uint64_t)r.n * src_row_bytes(job->s, r.part);
-    fr_status st = store_ahead_take(job->ahead, piece, &bytes, err);
-    if (st == FR_OK)
-        st = place_rows(job, r, i_thread, bytes, err);
-    store_ahead_give_back(job->ahead, piece);
+    if (job->image || job->s->parts[r.part].device != FR_PLAN_CPU)
+        return STORE_FRESH_READY;
+    return store_fresh_ask(job->fresh, place_of(job, r),
+                           (size_t)r.n * dst_row_bytes(job->s, r.part));
+}
+
+/* Makes some memory of later pieces ready; false when nothing is left to do. */
+static bool work_ahead(load_job *job)
+{
+    int64_t end = job->first[job->s->n_parts], piece;
+    while ((piece = atomic_load(&job->next_memory)) < end) {
+        if (ask_memory(job, rows_of_piece(job, piece)) == STORE_FRESH_WORKED)
+            return true;
+        atomic_compare_exchange_strong(&job->next_memory, &piece, piece + 1);
+    }
+    return false;
+}
+
+/* Adds the time since *start, which becomes now. */
+static void count_time(double *seconds, double *start)
+{
+    double now = store_seconds();
+    *seconds += now - *start;
+    *start = now;
+}
+
+static fr_status take_piece(load_job *job, int i_thread, store_ahead_piece *piece, fr_err *err)
+{
+    thread_times *t = &job->times[i_thread];
+    double start = store_seconds();
+    for (bool wait = false;; wait = !work_ahead(job)) {
+        count_time(wait ? &t->wait_s : &t->memory_s, &start);
+        fr_status st = store_ahead_take(job->ahead, wait, piece, err);
+        count_time(&t->wait_s, &start);
+        if (st != FR_OK || piece->number >= 0)
+            return st;
+    }
+}
+
+static void await_memory(load_job *job, rows r, int i_thread)
+{
+    double start = store_seconds();
+    store_fresh_result got;
+    while ((got = ask_memory(job, r)) != STORE_FRESH_READY)
+        if (got == STORE_FRESH_BUSY && !work_ahead(job))
+            sched_yield();
+    count_time(&job->times[i_thread].memory_s, &start);
+}
+
+static fr_status load_piece(void *user, int i_thread, uint64_t *done, fr_err *err)
+{
+    load_job *job = user;
+    store_ahead_piece piece;
+    fr_status st = take_piece(job, i_thread, &piece, err);
+    if (st == FR_OK) {
+        thread_times *t = &job->times[i_thread];
+        rows r = rows_of_piece(job, piece.number);
+        *done = (uint64_t)r.n * src_row_bytes(job->s, r.part);
+        await_memory(job, r, i_thread);
+        double start = store_seconds(), copied = t->copy_s;
+        st = place_rows(job, r, i_thread, piece.bytes, err);
+        t->repack_s += store_seconds() - start - (t->copy_s - copied);
+    }
+    store_ahead_give_back(job->ahead, &piece);
     return st;
 }
 
@@ -272,8 +358,11 @@ static fr_status open_buffers(load_job *job, size_t n_threads, fr_err *err)
     }
     job->first = FR_NEW(int64_t, FR_MEM_MISC, (size_t)s->n_parts + 1, err);
     job->staging = fr_mem_array(FR_MEM_MISC, n_threads, job->room_bytes + job->ready_bytes, err);
-    if (!job->first || !job->staging)
+    job->times = FR_NEW(thread_times, FR_MEM_MISC, n_threads, err);
+    if (!job->first || !job->staging || !job->times)
         return FR_ENOMEM;
+    if (s->block && !job->image)
+        FR_TRY(store_fresh_open(s->block, s->block_bytes, &job->fresh, err));
     if (slot_bytes == 0)
         return FR_OK;
     if (job->cfg->check && !(job->rows = fr_mem_array(FR_MEM_MISC, n_threads,
@@ -286,6 +375,8 @@ static void close_buffers(load_job *job)
 {
     store_lanes_close(job->s, job->lanes);
     fr_mem_free(job->rows);
+    fr_mem_free(job->times);
+    store_fresh_close(job->fresh);
     fr_mem_free(job->staging);
     fr_mem_free(job->first);
     fr_mem_free(job->source.files);
@@ -310,18 +401,48 @@ static fr_status list_files(load_job *job, fr_err *err)
     return FR_OK;
 }
 
+/* Whether to leave the page cache alone. */
+static bool reads_past_cache(const load_job *job, uint64_t bytes)
+{
+    if (job->cfg->reading != FR_READ_AUTO || job->image)
+        return job->cfg->reading != FR_READ_THROUGH;
+    uint64_t available = fr_mem_available();
+    return bytes + job->s->block_bytes > available / 4 * 3;
+}
+
+static void account(load_job *job, double seconds)
+{
+    fr_store_loading *l = &job->s->loading;
+    store_ahead_account a = store_ahead_accounted(job->ahead);
+    l->n_threads = fr_cpu_n_threads(job->s->cpu);
+    l->direct_bytes = a.direct_bytes;
+    l->cached_bytes = a.cached_bytes;
+    l->read_s = seconds;
+    l->full_s = a.full_s;
+    for (int i = 0; i < l->n_threads; i++) {
+        const thread_times *t = &job->times[i];
+        l->memory_s += t->memory_s;
+        l->copy_s += t->copy_s;
+        l->repack_s += t->repack_s;
+        l->wait_s += t->wait_s;
+    }
+}
+
 static fr_status run(load_job *job, store_work *work, fr_err *err)
 {
     const fr_store *s = job->s;
     int n_threads = fr_cpu_n_threads(s->cpu);
     size_t most_bytes = 0;
+    double start = store_seconds();
     for (int k = 0; k < s->n_parts; k++)
         if (is_read(s, k))
             at_least(&most_bytes, (size_t)piece_rows(job, k) * src_row_bytes(s, k));
-    fr_status st = store_ahead_open(&job->source, work->n, most_bytes, n_threads, job->cfg->direct,
-                                    &job->ahead, err);
+    fr_status st = store_ahead_open(&job->source, work->n, most_bytes, n_threads,
+                                    reads_past_cache(job, work->bytes), &job->ahead, err);
     if (st == FR_OK)
         st = store_work_run(s->cpu, work, err);
+    if (st == FR_OK)
+        account(job, store_seconds() - start);
     store_ahead_close(job->ahead);
     return st;
 }
@@ -340,7 +461,7 @@ fr_status store_load(fr_store *s, const fr_store_config *cfg, fr_out_file *image
     }
     if (job.lanes)
         work.end = wait_for_lane;
-    s->read_bytes = work.bytes;
+    s->loading.read_bytes = work.bytes;
     if (st == FR_OK && work.n > 0)
         st = run(&job, &work, err);
     close_buffers(&job);

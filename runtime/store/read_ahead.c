@@ -1,9 +1,8 @@
-/* Reading ahead of the threads that repack: a few threads that mostly sleep in the kernel fill a
- * ring of buffers, piece after piece, past the page cache, with several requests in flight.
+/* Reading ahead of the threads that repack: a few threads that mostly sleep in the kernel fill
+ * buffers, piece after piece, with several requests in flight, past the page cache or by way of it.
  *
- * Pieces that are in the page cache are left to who wants them: copying from there is work, and the
- * bytes are then in the right core's cache. So are pieces of files that cannot be read this way;
- * the system is told to fetch those. */
+ * Pieces that are in the page cache are left to who takes them: copying from there is work, and the
+ * bytes are then in the right core's cache. */
 #include "store/store_internal.h"
 
 #include <pthread.h>
@@ -11,25 +10,19 @@
 #include <stdatomic.h>
 
 enum {
-    N_READERS = 4,    /* requests in flight */
-    N_SPARE = 4,      /* buffers that are filled while every thread works on one */
+    N_READERS = 8,    /* requests in flight */
+    N_SPARE = 16,     /* buffers that wait while all threads are busy with something else */
     MOST_THREADS = 32 /* that work at a time; more would only take memory */
 };
 
-typedef enum {
-    SLOT_FREE,
-    SLOT_READING,
-    SLOT_FULL,
-    SLOT_LEFT, /* to who wants it */
-    SLOT_FAILED
-} slot_state;
+typedef enum { SLOT_FREE, SLOT_READING, SLOT_READY, SLOT_TAKEN } slot_state;
 
 typedef struct {
-    int64_t piece; /* that it holds, or is for next */
     slot_state state;
+    int64_t piece;
     uint8_t *room;
-    const uint8_t *bytes; /* FULL: in room */
-    fr_err err;           /* FAILED */
+    const uint8_t *bytes; /* in room; NULL: left to who takes it */
+    fr_err err;           /* code FR_OK: none */
 } slot;
 
 struct store_ahead {
@@ -39,50 +32,77 @@ struct store_ahead {
     atomic_bool *has_direct; /* one a file of the source */
     uint8_t *rooms;          /* of all slots; owned */
     slot *slots;
-    int64_t n_slots;
+    int n_slots;
     pthread_t readers[N_READERS];
     int n_readers;
     pthread_mutex_t mutex; /* of all below, and of the slots but what their reader writes */
     pthread_cond_t filled, freed;
     int64_t next; /* to be read */
     bool stop;
+    store_ahead_account account;
 };
 
 /* ---- reading ------------------------------------------------------------------------------------
  */
 
-static slot_state read_piece(store_ahead *a, int64_t piece, slot *s)
+/* Past the page cache; FR_EUNSUPPORTED: cannot be done for this file. */
+static fr_status read_direct(store_ahead *a, store_span span, slot *s)
 {
-    store_span span = a->source->span(a->source->user, piece);
-    const fr_file *f = a->source->files[span.i_file];
     atomic_bool *has_direct = &a->has_direct[span.i_file];
-    if (fr_file_is_cached(f, span.from, span.n))
-        return SLOT_LEFT;
-    if (atomic_load(has_direct)) {
-        s->err = (fr_err){0};
-        fr_status st = fr_file_read_direct(&a->direct[span.i_file], span.from, span.n, s->room,
-                                           &s->bytes, a->source->paths[span.i_file], &s->err);
-        if (st != FR_EUNSUPPORTED)
-            return st == FR_OK ? SLOT_FULL : SLOT_FAILED;
+    if (!atomic_load(has_direct))
+        return FR_EUNSUPPORTED;
+    fr_status st = fr_file_read_direct(&a->direct[span.i_file], span.from, span.n, s->room,
+                                       &s->bytes, a->source->paths[span.i_file], &s->err);
+    if (st == FR_EUNSUPPORTED)
         atomic_store(has_direct, false);
-    }
-    fr_file_prefetch(f, span.from, span.n);
-    return SLOT_LEFT;
+    return st;
 }
 
-/* The slot of the next piece, when it is free; NULL: nothing is left to do. With the mutex. */
+/* Fills a slot; returns where its bytes are counted. */
+static uint64_t *read_piece(store_ahead *a, store_span span, slot *s)
+{
+    const fr_file *f = a->source->files[span.i_file];
+    s->bytes = NULL;
+    s->err.code = FR_OK;
+    if (fr_file_is_cached(f, span.from, span.n))
+        return &a->account.cached_bytes;
+    fr_status st = read_direct(a, span, s);
+    if (st != FR_EUNSUPPORTED) {
+        s->err.code = st;
+        return &a->account.direct_bytes;
+    }
+    fr_file_prefetch(f, span.from, span.n); /* several pieces are asked for out of their order */
+    s->bytes = s->room;
+    s->err.code =
+        fr_file_read_at(f, span.from, s->room, span.n, a->source->paths[span.i_file], &s->err);
+    return &a->account.through_bytes;
+}
+
+static slot *find_slot(store_ahead *a, slot_state state)
+{
+    slot *found = NULL;
+    for (int i = 0; i < a->n_slots; i++) {
+        slot *s = &a->slots[i];
+        if (s->state == state && (!found || s->piece < found->piece))
+            found = s;
+    }
+    return found;
+}
+
+/* A free slot for the next piece; NULL: nothing is left to do. With the mutex. */
 static slot *claim(store_ahead *a)
 {
-    while (!a->stop && a->next < a->n_pieces) {
-        slot *s = &a->slots[a->next % a->n_slots];
-        if (s->state == SLOT_FREE) {
-            s->state = SLOT_READING;
-            a->next++;
-            return s;
-        }
+    slot *s = NULL;
+    while (!a->stop && a->next < a->n_pieces && !(s = find_slot(a, SLOT_FREE))) {
+        double start = store_seconds();
         pthread_cond_wait(&a->freed, &a->mutex);
+        a->account.full_s += (store_seconds() - start) / a->n_readers;
     }
-    return NULL;
+    if (a->stop || a->next >= a->n_pieces)
+        return NULL;
+    s->state = SLOT_READING;
+    s->piece = a->next++;
+    return s;
 }
 
 static void *reader_main(void *arg)
@@ -91,13 +111,15 @@ static void *reader_main(void *arg)
     slot *s;
     pthread_mutex_lock(&a->mutex);
     while ((s = claim(a))) {
-        int64_t piece = s->piece;
         pthread_mutex_unlock(&a->mutex);
-        slot_state now = read_piece(a, piece, s);
+        store_span span = a->source->span(a->source->user, s->piece);
+        uint64_t *counter = read_piece(a, span, s);
         pthread_mutex_lock(&a->mutex);
-        s->state = now;
-        pthread_cond_broadcast(&a->filled);
+        *counter += span.n;
+        s->state = SLOT_READY;
+        pthread_cond_signal(&a->filled);
     }
+    pthread_cond_broadcast(&a->freed); /* nobody has to wait for a slot any more */
     pthread_mutex_unlock(&a->mutex);
     return NULL;
 }
@@ -105,33 +127,40 @@ static void *reader_main(void *arg)
 /* ---- for the threads that repack ----------------------------------------------------------------
  */
 
-fr_status store_ahead_take(store_ahead *a, int64_t piece, const uint8_t **out, fr_err *err)
+fr_status store_ahead_take(store_ahead *a, bool wait, store_ahead_piece *out, fr_err *err)
 {
-    *out = NULL;
-    if (a->n_readers == 0)
-        return FR_OK;
-    slot *s = &a->slots[piece % a->n_slots];
+    slot *s = NULL;
+    *out = (store_ahead_piece){.number = -1, .slot = -1};
     pthread_mutex_lock(&a->mutex);
-    while (s->piece != piece || s->state < SLOT_FULL)
-        pthread_cond_wait(&a->filled, &a->mutex);
-    slot_state state = s->state;
+    if (a->n_readers == 0)
+        out->number = a->next++;
+    else
+        while (!(s = find_slot(a, SLOT_READY)) && wait)
+            pthread_cond_wait(&a->filled, &a->mutex);
+    if (s) {
+        s->state = SLOT_TAKEN;
+        *out = (store_ahead_piece){s->piece, s->bytes, (int)(s - a->slots)};
+    }
     pthread_mutex_unlock(&a->mutex);
-    if (state == SLOT_FULL)
-        *out = s->bytes;
-    return state == SLOT_FAILED ? fr_fail(err, s->err.code, "%s", s->err.text) : FR_OK;
+    return s && s->err.code != FR_OK ? fr_fail(err, s->err.code, "%s", s->err.text) : FR_OK;
 }
 
-void store_ahead_give_back(store_ahead *a, int64_t piece)
+void store_ahead_give_back(store_ahead *a, const store_ahead_piece *piece)
 {
-    if (a->n_readers == 0)
+    if (piece->slot < 0)
         return;
-    slot *s = &a->slots[piece % a->n_slots];
     pthread_mutex_lock(&a->mutex);
-    s->piece += a->n_slots;
-    s->state = SLOT_FREE;
-    pthread_cond_broadcast(&a->freed);
-    pthread_cond_broadcast(&a->filled); /* who waits for the next piece of the slot looks again */
+    a->slots[piece->slot].state = SLOT_FREE;
+    pthread_cond_signal(&a->freed);
     pthread_mutex_unlock(&a->mutex);
+}
+
+store_ahead_account store_ahead_accounted(store_ahead *a)
+{
+    pthread_mutex_lock(&a->mutex);
+    store_ahead_account account = a->account;
+    pthread_mutex_unlock(&a->mutex);
+    return account;
 }
 
 /* ---- opening ------------------------------------------------------------------------------------
@@ -145,9 +174,10 @@ static fr_status make_slots(store_ahead *a, size_t most_bytes, int n_threads, fr
     a->rooms = fr_mem_array(FR_MEM_MISC, (size_t)a->n_slots * room + FR_FILE_BLOCK, 1, err);
     if (!a->slots || !a->rooms)
         return FR_ENOMEM;
+    fr_mem_want_huge_pages(a->rooms); /* storage writes to them with fewer pieces of a request */
     uint8_t *at = a->rooms + (FR_FILE_BLOCK - (uintptr_t)a->rooms % FR_FILE_BLOCK);
-    for (int64_t i = 0; i < a->n_slots; i++)
-        a->slots[i] = (slot){.piece = i, .room = at + (size_t)i * room};
+    for (int i = 0; i < a->n_slots; i++)
+        a->slots[i].room = at + (size_t)i * room;
     return FR_OK;
 }
 
@@ -170,11 +200,15 @@ static fr_status open_files(store_ahead *a, bool direct, fr_err *err)
 static void start_readers(store_ahead *a)
 {
     sigset_t all, before;
+    int n = 0;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    while (a->n_readers < N_READERS && a->n_readers < a->n_pieces &&
-           pthread_create(&a->readers[a->n_readers], NULL, reader_main, a) == 0)
-        a->n_readers++;
+    pthread_mutex_lock(&a->mutex); /* they see n_readers as it stays */
+    while (n < N_READERS && n < a->n_pieces &&
+           pthread_create(&a->readers[n], NULL, reader_main, a) == 0)
+        n++;
+    a->n_readers = n;
+    pthread_mutex_unlock(&a->mutex);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
@@ -189,7 +223,7 @@ fr_status store_ahead_open(const store_span_source *source, int64_t n_pieces, si
     pthread_mutex_init(&a->mutex, NULL);
     pthread_cond_init(&a->filled, NULL);
     pthread_cond_init(&a->freed, NULL);
-    FR_TRY(make_slots(a, direct ? most_bytes : 0, n_threads, err));
+    FR_TRY(make_slots(a, most_bytes, n_threads, err));
     FR_TRY(open_files(a, direct, err));
     start_readers(a);
     return FR_OK;

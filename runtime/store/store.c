@@ -46,7 +46,7 @@ static fr_status fill(fr_store *s, const fr_store_config *cfg, fr_err *err)
     return cfg->pin ? store_pin(s, err) : FR_OK;
 }
 
-static double seconds_now(void)
+double store_seconds(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -67,9 +67,10 @@ fr_status fr_store_open(const fr_model *m, fr_cpu *cpu, const fr_store_config *c
     s->cpu = cpu;
     s->gpu = cfg->gpu;
     s->image.file = FR_FILE_CLOSED;
-    double start = seconds_now();
+    double start = store_seconds();
     fr_status st = fill(s, cfg, err);
-    s->seconds = seconds_now() - start;
+    s->loading.seconds = store_seconds() - start;
+    s->loading.mapped_bytes = s->mapped_bytes;
     if (st != FR_OK) {
         fr_store_close(s);
         return st;
@@ -101,7 +102,7 @@ const fr_store_part *fr_store_parts(const fr_store *s, int i, int *n)
 
 fr_store_loading fr_store_loaded(const fr_store *s)
 {
-    return (fr_store_loading){s->read_bytes, s->mapped_bytes, s->seconds};
+    return s->loading;
 }
 
 uint64_t fr_store_bytes(const fr_store *s, int device)

@@ -23,11 +23,19 @@ typedef enum {
     FR_PAGES_HUGE    /* those that the administrator set aside; else a warning, and ADVISE */
 } fr_store_pages;
 
+/* How what is not in the page cache is read. */
+typedef enum {
+    FR_READ_THROUGH, /* by way of it: the next load finds it there, as far as there is room */
+    FR_READ_DIRECT,  /* past it: faster, and takes no memory */
+    FR_READ_AUTO     /* by way of it if weights and what is read of the files together take at most
+                        three quarters of the memory that is available; images are written past it */
+} fr_store_reading;
+
 typedef struct {
-    bool mmap;            /* the GGUF must be mapped then */
-    bool direct;          /* read past the page cache what is not in it */
-    fr_store_pages pages; /* of the memory for what is read */
-    bool lock;            /* keep the weights from being swapped out; a refusal is a warning */
+    bool mmap;                /* the GGUF must be mapped then */
+    fr_store_reading reading; /* from storage */
+    fr_store_pages pages;     /* of the memory for what is read */
+    bool lock;                /* keep the weights from being swapped out; a refusal is a warning */
     bool check; /* decode every weight once; NaN or infinity is an error that names the tensor */
     fr_progress_fn progress; /* may be NULL */
     void *progress_user;
@@ -68,7 +76,14 @@ const fr_store_part *fr_store_parts(const fr_store *s, int i, int *n);
  * instead, and seconds. */
 typedef struct {
     uint64_t read_bytes, mapped_bytes;
+    uint64_t cached_bytes, direct_bytes; /* of those read: from the page cache, and past it; the
+                                            others by way of it */
     double seconds;
+    /* Where the time of reading went, in seconds of all n_threads together: getting memory ready,
+     * copying from the page cache, repacking (with faults of memory that was not ready), waiting
+     * for storage. read_s: of the clock. full_s of them storage waited for the threads. */
+    int n_threads;
+    double memory_s, copy_s, repack_s, wait_s, read_s, full_s;
 } fr_store_loading;
 fr_store_loading fr_store_loaded(const fr_store *s);
 

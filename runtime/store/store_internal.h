@@ -56,8 +56,7 @@ struct fr_store {
     uint8_t *block; /* memory of what is read into RAM, routed experts first; owned */
     uint64_t block_bytes;
     uint64_t mapped_bytes; /* accounted for the mapped ones */
-    uint64_t read_bytes;   /* of the files, by store_load */
-    double seconds;        /* that opening took */
+    fr_store_loading loading;
     store_image image;
     store_range *pinned; /* registered with the backend; owned */
     int n_pinned;
@@ -80,15 +79,19 @@ typedef struct {
     void *user;
     int64_t n;      /* pieces */
     uint64_t bytes; /* of all of them, for the progress */
-    fr_status (*piece)(void *user, int64_t piece, int i_thread, uint64_t *bytes, fr_err *err);
+    /* Does some piece that no other call has done; *bytes: of it. */
+    fr_status (*piece)(void *user, int i_thread, uint64_t *bytes, fr_err *err);
     fr_status (*end)(void *user, int i_thread, fr_err *err); /* of a thread; may be NULL */
     const fr_store_config *cfg;
 } store_work;
 
-/* Does all pieces, in their order of begin; the first failure ends it. */
+/* Does all pieces; the first failure ends it. */
 fr_status store_work_run(fr_cpu *cpu, const store_work *w, fr_err *err);
 
-/* ---- read_ahead.c: reading past the page cache, several requests at a time ----------------------
+/* Of a clock that only goes forward. */
+double store_seconds(void);
+
+/* ---- read_ahead.c: several requests at a time ---------------------------------------------------
  */
 
 typedef struct store_ahead store_ahead;
@@ -109,16 +112,48 @@ typedef struct {
     store_span (*span)(const void *user, int64_t piece);
 } store_span_source;
 
-/* Starts to read n_pieces, each of most_bytes at most, in their order; without `direct` only tells
- * the system that they will be needed. *out is the caller's, on failure too. */
+/* Starts to read n_pieces, each of most_bytes at most, in their order: past the page cache when
+ * `direct`, or by way of it. *out is the caller's, on failure too. */
 fr_status store_ahead_open(const store_span_source *source, int64_t n_pieces, size_t most_bytes,
                            int n_threads, bool direct, store_ahead **out, fr_err *err);
 void store_ahead_close(store_ahead *a); /* NULL is fine */
 
-/* Waits for a piece. Every piece is to be taken, by any thread, and given back, also after a
- * failure; those before it must have been taken. *out NULL: the caller reads the bytes itself. */
-fr_status store_ahead_take(store_ahead *a, int64_t piece, const uint8_t **out, fr_err *err);
-void store_ahead_give_back(store_ahead *a, int64_t piece);
+typedef struct {
+    int64_t number;       /* -1: none */
+    const uint8_t *bytes; /* NULL: the caller reads them itself, from the page cache */
+    int slot;
+} store_ahead_piece;
+
+/* A piece that is ready, about in their order; waits for one, or gives none. To be called until all
+ * pieces were given out, by any thread. A piece is to be given back, also after a failure. */
+fr_status store_ahead_take(store_ahead *a, bool wait, store_ahead_piece *out, fr_err *err);
+void store_ahead_give_back(store_ahead *a, const store_ahead_piece *piece);
+
+typedef struct {
+    uint64_t direct_bytes;  /* read past the page cache */
+    uint64_t through_bytes; /* read from storage by way of it */
+    uint64_t cached_bytes;  /* that were there */
+    double full_s;          /* all buffers were taken, so nothing was asked for */
+} store_ahead_account;
+store_ahead_account store_ahead_accounted(store_ahead *a);
+
+/* ---- fresh_pages.c: memory made ready before it is written -------------------------------------
+ */
+
+typedef struct store_fresh store_fresh;
+
+/* For memory that nobody has touched. *out is the caller's, on failure too. */
+fr_status store_fresh_open(uint8_t *p, size_t bytes, store_fresh **out, fr_err *err);
+void store_fresh_close(store_fresh *f); /* NULL is fine */
+
+typedef enum {
+    STORE_FRESH_READY, /* all is */
+    STORE_FRESH_BUSY,  /* another thread is about to make it so */
+    STORE_FRESH_WORKED /* some was made ready now: ask again */
+} store_fresh_result;
+
+/* Any thread; p[0..n) within the memory. */
+store_fresh_result store_fresh_ask(store_fresh *f, const uint8_t *p, size_t n);
 
 /* ---- load.c: bringing in what is in the file ---------------------------------------------------
  */

@@ -1,12 +1,12 @@
-/* Pieces of work taken by all threads from a counter, with progress, cancelling and errors. */
+/* Pieces of work done by all threads, with progress, cancelling and errors. */
 #include <stdatomic.h>
 
 #include "store/store_internal.h"
 
 typedef struct {
     const store_work *work;
-    fr_err *errs;             /* one a thread */
-    atomic_int_fast64_t next; /* piece */
+    fr_err *errs; /* one a thread */
+    atomic_int_fast64_t begun;
     atomic_uint_fast64_t done;
     atomic_int failed; /* 0, or an fr_status */
 } running;
@@ -25,10 +25,9 @@ static void work_thread(void *arg, int i_thread, int n_threads)
     running *r = arg;
     const store_work *w = r->work;
     fr_err *err = &r->errs[i_thread];
-    int64_t piece;
-    while (!atomic_load(&r->failed) && (piece = atomic_fetch_add(&r->next, 1)) < w->n) {
+    while (!atomic_load(&r->failed) && atomic_fetch_add(&r->begun, 1) < w->n) {
         uint64_t bytes = 0;
-        fail(r, w->piece(w->user, piece, i_thread, &bytes, err));
+        fail(r, w->piece(w->user, i_thread, &bytes, err));
         uint64_t done = atomic_fetch_add(&r->done, bytes) + bytes;
         if (i_thread == 0 && w->cfg->progress &&
             !w->cfg->progress(w->cfg->progress_user, done, w->bytes))

@@ -2,12 +2,13 @@
 #include "testing.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/log.h"
-#include "store/store.h"
+#include "store/store_internal.h"
 #include "support/models.h"
 
 static fr_err err;
@@ -163,6 +164,58 @@ static void test_pages_set_aside(void **state)
     assert_int_equal(meminfo("HugePages_Free:"), free_pages);
 }
 
+/* ---- memory got ready ---------------------------------------------------------------------------
+ */
+
+enum { FRESH_BYTES = 9 << 20 };
+
+typedef struct {
+    store_fresh *f;
+    uint8_t *p;
+    atomic_int n_worked;
+} fresh_job;
+
+static void ask_for_all(void *arg, int i_thread, int n_threads)
+{
+    fresh_job *job = arg;
+    for (size_t i = 0; i < FRESH_BYTES; i += 300000) {
+        size_t at = n_threads > 1 && i_thread == 0 ? FRESH_BYTES - 1 - i : i;
+        size_t n = FRESH_BYTES - at < 400000 ? FRESH_BYTES - at : 400000;
+        store_fresh_result got;
+        while ((got = store_fresh_ask(job->f, job->p + at, n)) != STORE_FRESH_READY)
+            job->n_worked += got == STORE_FRESH_WORKED;
+    }
+}
+
+/* Every chunk once, and nothing beyond the memory; all of it is there then. */
+static void test_fresh_memory(void **state)
+{
+    (void)state;
+    long page = sysconf(_SC_PAGESIZE);
+    unsigned char there[FRESH_BYTES / 4096 + 2];
+    for (int n_threads = 1; n_threads <= 3; n_threads++) {
+        fr_cpu_config cfg = {.n_threads = n_threads, .max_isa = FR_ISA_AUTO};
+        fr_cpu *cpu;
+        fresh_job job = {0};
+        assert_ok(fr_cpu_open(&cfg, &cpu, &err));
+        job.p = fr_mem_alloc(FR_MEM_MISC, FRESH_BYTES);
+        assert_non_null(job.p);
+        assert_ok(store_fresh_open(job.p, FRESH_BYTES, &job.f, &err));
+        fr_cpu_run(cpu, ask_for_all, &job);
+        if (job.n_worked > 1) { /* a block of 9 MiB meets 5 or 6 chunks */
+            uint8_t *from = (uint8_t *)((uintptr_t)job.p / (uintptr_t)page * (uintptr_t)page);
+            size_t n = (size_t)(job.p + FRESH_BYTES - from);
+            assert_true(job.n_worked >= 5 && job.n_worked <= 6);
+            assert_int_equal(mincore(from, n, there), 0);
+            for (size_t i = 0; i < (n + (size_t)page - 1) / (size_t)page; i++)
+                assert_true(there[i] & 1);
+        }
+        store_fresh_close(job.f);
+        fr_mem_free(job.p);
+        fr_cpu_close(cpu);
+    }
+}
+
 static void test_lock(void **state)
 {
     (void)state;
@@ -197,6 +250,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_huge_pages),
         cmocka_unit_test(test_pages_set_aside),
+        cmocka_unit_test(test_fresh_memory),
         cmocka_unit_test(test_lock),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -133,10 +133,10 @@ static void check_type(fr_type type, fr_layout layout)
     parts_save(&p, path);
     for (int mode = 0; mode < 16; mode++) {
         bool repack = mode & 1;
-        fr_store_config cfg = {.mmap = mode & 2, .direct = mode & 8};
+        fr_store_config cfg = {.mmap = mode & 2,
+                               .reading = mode & 8 ? FR_READ_DIRECT : FR_READ_THROUGH};
         loaded l;
-        if (cfg.direct)
-            forget(path);
+        forget(path);
         assert_ok(
             open_all(path, mode & 4 ? FR_MLA_AUTO : FR_MLA_PLAIN, repack, 1 + mode % 3, &cfg, &l));
         int n = check_weights(&l, &p, name);
@@ -246,6 +246,51 @@ static void test_progress(void **state)
     parts_free(&p);
 }
 
+static bool is_cached(const char *path)
+{
+    fr_file f;
+    assert_ok(fr_file_open(path, &f, &err));
+    bool cached = fr_file_is_cached(&f, 0, f.size);
+    fr_file_close(&f);
+    return cached;
+}
+
+/* Which way was gone, and what it leaves in the page cache. */
+static void test_ways(void **state)
+{
+    (void)state;
+    const char *path = model_temp_path("random.gguf");
+    gguf_parts p = random_model(FR_TYPE_Q4_K, FR_LAYOUT_PLAIN, 8);
+    parts_save(&p, path);
+    for (int way = FR_READ_THROUGH; way <= FR_READ_AUTO; way++) {
+        fr_store_config cfg = {.reading = (fr_store_reading)way};
+        loaded l;
+        forget(path);
+        bool forgotten = !is_cached(path);
+        assert_ok(open_all(path, FR_MLA_AUTO, true, 2, &cfg, &l));
+        fr_store_loading a = fr_store_loaded(l.s);
+        close_all(&l);
+        assert_true(a.read_bytes > 0 && a.n_threads == 2 && a.mapped_bytes == 0);
+        assert_true(a.read_s > 0 && a.read_s <= a.seconds && a.repack_s > 0);
+        assert_true(a.memory_s + a.copy_s + a.repack_s + a.wait_s <= 2 * a.read_s);
+        if (!forgotten) {
+            print_message("this file system keeps its files in memory\n");
+            break;
+        }
+        assert_true(a.direct_bytes + a.cached_bytes <= a.read_bytes);
+        if (way != FR_READ_DIRECT) { /* a small model fits twice */
+            assert_int_equal(a.direct_bytes, 0);
+            assert_ok(open_all(path, FR_MLA_AUTO, true, 2, &cfg, &l));
+            a = fr_store_loaded(l.s);
+            assert_true(a.cached_bytes == a.read_bytes && a.copy_s > 0);
+            close_all(&l);
+        } else if (a.direct_bytes > 0) {
+            assert_false(is_cached(path));
+        }
+    }
+    parts_free(&p);
+}
+
 /* A file that ends early while it is read: an error, not a signal. */
 static void test_truncated(void **state)
 {
@@ -254,7 +299,7 @@ static void test_truncated(void **state)
     gguf_parts p = random_model(FR_TYPE_Q4_K, FR_LAYOUT_PLAIN, 6);
     parts_save(&p, path);
     for (int direct = 0; direct < 2; direct++) {
-        fr_store_config cfg = {.mmap = true, .direct = direct};
+        fr_store_config cfg = {.mmap = true, .reading = direct ? FR_READ_DIRECT : FR_READ_THROUGH};
         loaded l = {0};
         fr_cpu_config cpu = {.n_threads = 2, .max_isa = FR_ISA_AUTO};
         parts_save(&p, path);
@@ -297,7 +342,9 @@ static void test_out_of_memory(void **state)
     gguf_parts tiny[] = {tiny_v2(), tiny_v3()};
     for (int i = 0; i < 4; i++) {
         parts_save(&tiny[i % 2], path);
-        walk_failures(path, &(fr_store_config){.mmap = i / 2, .direct = i == 1, .check = true});
+        walk_failures(
+            path,
+            &(fr_store_config){.mmap = i / 2, .reading = (fr_store_reading)(i % 3), .check = true});
     }
     parts_free(&tiny[0]);
     parts_free(&tiny[1]);
@@ -306,9 +353,9 @@ static void test_out_of_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_types),         cmocka_unit_test(test_plain),
-        cmocka_unit_test(test_progress),      cmocka_unit_test(test_truncated),
-        cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_types),     cmocka_unit_test(test_plain),
+        cmocka_unit_test(test_progress),  cmocka_unit_test(test_ways),
+        cmocka_unit_test(test_truncated), cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

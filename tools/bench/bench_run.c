@@ -20,21 +20,20 @@ typedef struct {
 } bench;
 
 /* auto: as --mmap, --mlock and --direct-io say. */
-static void apply_load_mode(fr_options *o)
+static void apply_load_mode(const char *mode, fr_engine_config *cfg)
 {
-    const char *mode = o->bench_load_mode;
     if (strcmp(mode, "auto") == 0)
         return;
-    o->mmap = strstr(mode, "mmap") != NULL;
-    o->mlock = strstr(mode, "mlock") != NULL;
-    o->direct_io = strcmp(mode, "dio") == 0;
+    cfg->mmap = strstr(mode, "mmap") != NULL;
+    cfg->mlock = strstr(mode, "mlock") != NULL;
+    cfg->reading = strcmp(mode, "dio") == 0 ? FR_READ_DIRECT : FR_READ_THROUGH;
 }
 
 static fr_status open_engine(bench *b, const bench_plan *p, const bench_setting *s, fr_err *err)
 {
     fr_engine_config cfg;
-    apply_load_mode(b->o);
     FR_TRY(tool_engine_config(b->o, &cfg, err));
+    apply_load_mode(b->o->bench_load_mode, &cfg);
     cfg.model_path = s->model;
     cfg.n_ctx = p->n_ctx;
     FR_TRY(fr_engine_open(&cfg, &b->engine, err));

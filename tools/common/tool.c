@@ -166,7 +166,9 @@ fr_status tool_engine_config(const fr_options *o, fr_engine_config *cfg, fr_err 
     cfg->kv_window = o->kv_window;
     cfg->expand_bytes = (uint64_t)o->amb_bytes;
     cfg->mmap = o->mmap;
-    cfg->direct_io = o->direct_io;
+    cfg->reading = strcmp(o->direct_io, "auto") == 0 ? FR_READ_AUTO
+                   : strcmp(o->direct_io, "on") == 0 ? FR_READ_DIRECT
+                                                     : FR_READ_THROUGH;
     cfg->pages = strcmp(o->huge_pages, "explicit") == 0 ? FR_PAGES_HUGE
                  : strcmp(o->huge_pages, "off") == 0    ? FR_PAGES_SMALL
                                                         : FR_PAGES_ADVISE;
@@ -185,6 +187,18 @@ fr_status tool_engine_config(const fr_options *o, fr_engine_config *cfg, fr_err 
     return tool_placement(o, &cfg->place, err);
 }
 
+static void print_way(const fr_store_loading *l)
+{
+    char cached[32];
+    if (l->cached_bytes == l->read_bytes) {
+        fprintf(stderr, ", from the page cache");
+        return;
+    }
+    fprintf(stderr, l->direct_bytes > 0 ? ", past the page cache" : ", by way of the page cache");
+    if (l->cached_bytes > 0)
+        fprintf(stderr, " but for %s that were in it", fr_format_bytes(l->cached_bytes, cached));
+}
+
 /* Speeds only of what took long enough to tell. */
 static void print_loading(const fr_store_loading *l)
 {
@@ -195,6 +209,8 @@ static void print_loading(const fr_store_loading *l)
     fprintf(stderr, " in %.2f s", l->seconds);
     if (l->read_bytes > 0 && l->seconds > 0.1)
         fprintf(stderr, " = %.2f GB/s", (double)l->read_bytes * 1e-9 / l->seconds);
+    if (l->read_bytes > 0)
+        print_way(l);
     fputc('\n', stderr);
 }
 
