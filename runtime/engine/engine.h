@@ -240,10 +240,11 @@ typedef struct {
 fr_session_times fr_session_timing(const fr_session *s);
 
 /* Appends tokens[i] to sessions[i], n > 0 different sessions of e: in one step, as far as n_seq and
- * n_ubatch allow, else in several. The weights are then read once for all of them. On GPUs, and with
- * FR_MLA_EXPAND, one after the other. Bits do not depend on how many go together, but where a model
- * computes single tokens in another way than batches. A failure leaves a prefix of the sessions with
- * their token; fr_session_cancel of sessions[0] stops it. As fr_session_append otherwise. */
+ * n_ubatch allow, else in several. The weights are then read once for all of them. On GPUs, and
+ * with FR_MLA_EXPAND, one after the other. Bits do not depend on how many go together, but where a
+ * model computes single tokens in another way than batches. A failure leaves a prefix of the
+ * sessions with their token; fr_session_cancel of sessions[0] stops it. As fr_session_append
+ * otherwise. */
 fr_status fr_engine_step(fr_engine *e, fr_session *const *sessions, const int32_t *tokens,
                          int64_t n, fr_err *err);
 

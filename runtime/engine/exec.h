@@ -32,8 +32,9 @@ typedef struct {
 typedef struct {
     const int32_t *tokens;
     int64_t n_tokens, pos0;
-    const fr_exec_seq *seqs; /* NULL, or for each token a sequence of its own: then pos0, kv and gpu_kv
-                                do not count, and there are fr_exec_most_seqs tokens at most */
+    const fr_exec_seq
+        *seqs; /* NULL, or for each token a sequence of its own: then pos0, kv and gpu_kv
+                  do not count, and there are fr_exec_most_seqs tokens at most */
     const int32_t *outputs; /* indices of tokens whose logits are wanted, ascending */
     int64_t n_outputs;
     fr_kv *kv;
