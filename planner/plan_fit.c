@@ -343,7 +343,7 @@ fr_status plan_draft_solve(plan_draft *d, fr_err *err)
     fr_status st = plan_solve(&p, &d->arena, &s, err);
     if (st == FR_OK) {
         memcpy(d->units, s.units, (size_t)d->n_items * sizeof *d->units);
-        d->slower = s.by_search ? s.bound / s.objective - 1 : 0;
+        d->last_resort = s.last_resort;
     }
     sum_devices(d);
     return st == FR_ENOMEM ? FR_OK : st;

@@ -58,8 +58,7 @@ typedef struct {
     plan_workspace ws;
     fr_plan_device devices[FR_PLAN_MAX_DEVICES]; /* after plan_draft_fill: what each would hold */
     bool fits;
-    double slower; /* of a filling that was searched for: part by which the prediction for a machine
-                      with more memory may be worse, at most; INFINITY: not known */
+    bool last_resort; /* of the solver: with more memory the prediction may be worse */
 } plan_draft;
 
 /* Builds a draft; n_ctx, n_ubatch and n_threads of o must be settled. passes, m, hw, rules must

@@ -182,18 +182,14 @@ static fr_status note_numa(const plan_draft *d, fr_diagnostics *notes, fr_err *e
     return FR_OK;
 }
 
-static const double LITTLE = 1e-9; /* part of a prediction: rounding */
-
-/* What was found by search promises less about larger machines. Said where it is known how much. */
-static fr_status note_search(const plan_draft *d, fr_diagnostics *notes, fr_err *err)
+/* What was found by search promises nothing about larger machines. */
+static fr_status note_resort(const plan_draft *d, fr_diagnostics *notes, fr_err *err)
 {
-    if (d->slower <= LITTLE || d->slower == INFINITY)
+    if (!d->last_resort)
         return FR_OK;
     return fr_diagnostics_add(notes, FR_NOTE, -1, err,
-                              "placed by search, which was better than the exact solver; a "
-                              "machine with more memory may be predicted to be slower, by at "
-                              "most %.1f %%",
-                              100 * d->slower);
+                              "memory is so short, or bound by rules, that the placement was found "
+                              "by trial; with more memory it may be predicted to be slower");
 }
 
 static fr_status add_notes(const plan_draft *d, fr_diagnostics *notes, fr_err *err)
@@ -205,7 +201,7 @@ static fr_status add_notes(const plan_draft *d, fr_diagnostics *notes, fr_err *e
     FR_TRY(note_layers(d, notes, err));
     FR_TRY(note_devices(d, notes, err));
     FR_TRY(note_idle(d, notes, err));
-    FR_TRY(note_search(d, notes, err));
+    FR_TRY(note_resort(d, notes, err));
     return note_numa(d, notes, err);
 }
 

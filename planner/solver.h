@@ -1,25 +1,14 @@
 /* The solver: fills what the rules leave open, within hard budgets, so that plan_objective is
  * least.
  *
- * Two methods. For up to eight GPUs, each a device of its own, and up to eight kinds of layers
- * (has_families in solver.c, which asks nothing about budgets), the best of three families of
- * placements is found exactly (solver_runs.h, solver_spread.h, solver_shares.h). What is in them
- * does not depend on budgets, so more memory never gives a slower one, as long as RAM holds all
- * that may be there. Where the search is better by more than 1 %, or a baseline at all, where no
- * family has anything that fits, and for all other machines, the search has the word; larger
- * machines then are not slower than the families' best (fr_solution.bound).
+ * It has families of placements, each of which finds its best member exactly: runs (solver_runs.h),
+ * spread (solver_spread.h), shares (solver_shares.h), chains (solver_chains.h), and all placements
+ * of tiny models (solver_exact.h). What a family consists of does not depend on the GPUs' rooms, or
+ * only so that more room adds to it. The best of all families is the answer; so with more VRAM it
+ * is never slower: by construction. The same holds for more RAM.
  *
- * The search. Every free item begins in RAM. Several starts put parts on GPUs: packed into each GPU
- * first, in turn; in proportion to room; at prices for bytes (solver_prices.h); as the baselines
- * do. From each, experts move to GPUs by gain per byte; from the best few, single moves, exchanges
- * and spreads are taken while the objective falls. The best is then shaken some hundred times, and
- * what is better after the same improvement stays (iterated local search). What exceeds a budget
- * counts before seconds, so that a start may be over budget and the result is not. All of it is
- * deterministic, and counted in steps, not in time.
- *
- * The search is a heuristic: on tiny problems it finds the best placement nearly always, on mixed
- * machines it may miss it by tenths of a percent, and then a larger machine can predict slower by
- * as much. */
+ * Where no family has anything that fits, a search is the last resort (solver_resort.h), and
+ * nothing is promised for larger machines. */
 #ifndef FR_PLANNER_SOLVER_H
 #define FR_PLANNER_SOLVER_H
 
@@ -56,14 +45,12 @@ typedef struct {
 uint64_t plan_item_bytes(const fr_item *item, int64_t n);
 
 /* units[i][d] = units of item i on device d (sums to n_units), and its objective. Deterministic;
- * under 2 s for 1,200 tensors, 8 GPUs and 384 experts a layer. FR_ENOMEM when nothing fits. Never
+ * under 2 s for 1,200 tensors, 8 GPUs and 384 experts a layer. FR_ENOMEM when nothing fits. Not
  * worse than first-fit by layer, all experts in RAM, and last layers first. */
 typedef struct {
     int64_t (*units)[FR_PLAN_MAX_DEVICES]; /* n_items rows, owned by the caller's arena */
     double objective;
-    double bound; /* no machine with more memory has a larger objective than this, or INFINITY: not
-                     known */
-    bool by_search; /* not of the families */
+    bool last_resort; /* not of the families: with more memory it may be slower */
 } fr_solution;
 fr_status plan_solve(const fr_problem *p, fr_arena *arena, fr_solution *out, fr_err *err);
 

@@ -327,13 +327,14 @@ static void solve_late(plan_runs *r, placed_run *way, ending *end, plan_state *s
         place(r, end, way, s);
 }
 
-fr_status plan_runs_solve(const plan_tables *t, plan_state *s, fr_arena *arena, bool *found,
-                          fr_err *err)
+fr_status plan_runs_solve(const plan_tables *t, double seconds, plan_state *s, fr_arena *arena,
+                          bool *found, fr_err *err)
 {
     int order[FR_MAX_GPUS], n = plan_gpu_order(t->p, order);
-    ending end = {.seconds = INFINITY};
+    ending end = {.seconds = seconds};
     *found = false;
-    if (n > PLAN_RUNS_GPUS || t->n_layer == 0 || t->n_layer > PLAN_RUNS_LAYERS)
+    if (n == 0 || n > PLAN_RUNS_GPUS || t->n_layer == 0 || t->n_layer > PLAN_RUNS_LAYERS ||
+        !plan_ram_is_ample(t->p))
         return FR_OK;
     plan_runs *r = FR_ARENA_NEW(plan_runs, arena, 1, err);
     placed_run *way = FR_ARENA_NEW(placed_run, arena, (size_t)t->n_layer, err);
@@ -344,6 +345,6 @@ fr_status plan_runs_solve(const plan_tables *t, plan_state *s, fr_arena *arena, 
         solve_late(r, way, &end, s);
     else
         solve_any(r, way, &end, s);
-    *found = end.seconds < INFINITY && plan_state_excess(s) == 0;
+    *found = end.seconds < seconds && plan_state_excess(s) == 0;
     return FR_OK;
 }

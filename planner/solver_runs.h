@@ -20,10 +20,10 @@ enum {
     PLAN_RUNS_LAYERS = 256 /* more are not looked at: n^2 runs */
 };
 
-/* For GPUs that are each a device of its own. Puts the best one into *s, which the tables t
- * belong to. *found: within the rooms there is one,
- * those of the RAM included. */
-fr_status plan_runs_solve(const plan_tables *t, plan_state *s, fr_arena *arena, bool *found,
-                          fr_err *err);
+/* Puts the best one into *s, which the tables t belong to, if it takes less than `seconds`: *found.
+ * Nothing is looked for where the RAM is short: the best within its room is not found here
+ * (solver_chains.h). */
+fr_status plan_runs_solve(const plan_tables *t, double seconds, plan_state *s, fr_arena *arena,
+                          bool *found, fr_err *err);
 
 #endif

@@ -72,7 +72,7 @@ static bool has_fixed(const fr_problem *p, int d)
 static bool are_alike(const plan_runs *r, int a, int b)
 {
     const fr_problem *p = r->t->p;
-    if (!plan_gpus_alike(&p->hw->gpus[a - 1], &p->hw->gpus[b - 1]))
+    if (r->t->goal.machine.has_twins || !plan_gpus_alike(&p->hw->gpus[a - 1], &p->hw->gpus[b - 1]))
         return false;
     for (int i = 0; i < p->n_items; i++)
         if ((p->items[i].allowed >> a & 1) != (p->items[i].allowed >> b & 1))

@@ -224,19 +224,29 @@ static void place(shares *x, const sharing *q, int output)
 /* ---- all sharings -----------------------------------------------------------------------------
  */
 
-/* What is left of the experts fits into RAM; the dense parts are on GPUs. */
-static bool ram_holds(const shares *x, const sharing *q)
+/* Bytes of experts in RAM; the dense parts are on GPUs. */
+static uint64_t ram_bytes(const shares *x, const sharing *q)
 {
-    int64_t rest = x->n_parts - q->lead - (q->n_core - 1) * q->level;
-    for (int d = 1; d < x->t->n_devices; d++)
-        rest -= q->help[d];
-    return x->bytes[rest] <= x->left[FR_PLAN_CPU];
+    const plan_tables *t = x->t;
+    uint64_t bytes = 0;
+    for (int c = 0; c < x->classes.n_classes; c++) {
+        int il = x->classes.layer_of[c];
+        for (int k = 0; k < 2 && t->experts[il][k] >= 0; k++) {
+            int64_t units[FR_PLAN_MAX_DEVICES];
+            const fr_item *it = &t->p->items[t->experts[il][k]];
+            units_on(x, q, it, x->speeds[q->kind].gpu[0], units);
+            if (it->fixed_device < 0)
+                bytes += (uint64_t)x->count[c] * plan_item_bytes(it, units[FR_PLAN_CPU]);
+        }
+    }
+    return bytes;
 }
 
 static void try_sharing(shares *x, const sharing *q)
 {
     double least = x->output;
-    if (!ram_holds(x, q))
+    uint64_t ram = ram_bytes(x, q), room = x->left[FR_PLAN_CPU];
+    if (ram > room)
         return;
     for (int c = 0; c < x->classes.n_classes && least < x->best; c++)
         least +=
@@ -245,7 +255,7 @@ static void try_sharing(shares *x, const sharing *q)
         return;
     sum_up(x, q);
     for (int d = 0; d < x->t->n_devices; d++)
-        if (output_fits(x, q, d))
+        if (output_fits(x, q, d) && (d != FR_PLAN_CPU || room - ram >= x->output_bytes))
             place(x, q, d);
 }
 
@@ -377,9 +387,11 @@ static bool has_fixed(const fr_problem *p, int d)
     return false;
 }
 
-static bool are_alike(const fr_problem *p, int a, int b)
+static bool are_alike(const plan_tables *t, int a, int b)
 {
-    return plan_gpus_alike(&p->hw->gpus[a - 1], &p->hw->gpus[b - 1]) && !has_fixed(p, a) &&
+    const fr_problem *p = t->p;
+    return !t->goal.machine.has_twins &&
+           plan_gpus_alike(&p->hw->gpus[a - 1], &p->hw->gpus[b - 1]) && !has_fixed(p, a) &&
            !has_fixed(p, b);
 }
 
@@ -395,7 +407,7 @@ static void find_speeds(shares *x, const int *order, int n)
 {
     for (int i = 0; i < n; i++) {
         int k = 0;
-        while (k < x->n_speeds && !are_alike(x->t->p, order[i], x->speeds[k].gpu[0]))
+        while (k < x->n_speeds && !are_alike(x->t, order[i], x->speeds[k].gpu[0]))
             k++;
         speed *v = &x->speeds[k];
         int at = v->n++;
@@ -456,7 +468,8 @@ fr_status plan_shares_solve(const plan_tables *t, double seconds, plan_state *s,
     int order[FR_MAX_GPUS], n = plan_gpu_order(t->p, order);
     plan_state trial;
     *found = false;
-    if (n > MOST_GPUS || t->n_layer == 0 || t->n_layer > MOST_LAYERS || !is_free(t, order, n))
+    if (n == 0 || n > MOST_GPUS || t->n_layer == 0 || t->n_layer > MOST_LAYERS ||
+        !is_free(t, order, n))
         return FR_OK;
     shares *x = FR_ARENA_NEW(shares, arena, 1, err);
     if (!x)

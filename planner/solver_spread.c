@@ -20,6 +20,7 @@ typedef struct {
     int64_t n;             /* units of it */
     double *at[MOST_GPUS]; /* [n + 1] seconds with so many on the GPUs, dense part on one */
     uint64_t bound[2]; /* bytes of what must be on GPUs, on one: away from the dense part, at it */
+    uint64_t rest;     /* bytes of what stays in RAM */
 } spread_class;
 
 typedef struct {
@@ -34,6 +35,7 @@ typedef struct {
     int gpu[MOST_GPUS]; /* of the set */
     double away;        /* part of a layer's experts on each GPU that has not the dense part */
     uint64_t left[MOST_GPUS]; /* room beside what is fixed */
+    uint64_t ram;             /* the same of the RAM */
     spread_class *of;         /* [n_classes] */
     step *steps;
     int n_steps;
@@ -44,7 +46,6 @@ typedef struct {
     double *seconds[MOST_GPUS];  /* [n_layer + 1] sums before a layer, in a run on that GPU */
     spread_label *labels;        /* [n_layer + 1][n_gpus] */
     uint64_t output_bytes;
-    plan_state trial;
     double best;
     int *best_dense, best_output; /* [n_layer]: number in the set; -1: the CPU */
 } spread;
@@ -97,8 +98,12 @@ static bool settle(spread *x, int class, double share[FR_PLAN_MAX_DEVICES])
             share[it->fixed_device] += t->unit_share[i] * (double)it->n_units;
         } else if (it->allowed & 1) {
             share[FR_PLAN_CPU] += t->unit_share[i] * (double)it->n_units;
-            if (c->item < 0 && may_be_on_all(x, it))
-                *c = (spread_class){.item = i, .n = it->n_units};
+            if (c->item < 0 && may_be_on_all(x, it)) {
+                c->item = i;
+                c->n = it->n_units;
+            } else {
+                c->rest += it->bytes;
+            }
         } else if (!may_be_on_all(x, it)) {
             return false;
         }
@@ -267,14 +272,30 @@ static int output_device(const spread *x, int g)
     return g < 0 ? FR_PLAN_CPU : x->gpu[g];
 }
 
+/* Bytes of experts in RAM at these levels. */
+static uint64_t ram_bytes(const spread *x)
+{
+    uint64_t bytes = 0;
+    for (int il = 0; il < x->n_layer; il++) {
+        const spread_class *c = &x->of[x->classes.class_of[il]];
+        bytes += c->rest;
+        if (c->item >= 0)
+            bytes += plan_item_bytes(&x->t->p->items[c->item], c->n - x->level[il]);
+    }
+    return bytes;
+}
+
 static void try_levels(spread *x)
 {
     int n = x->n_layer, outputs = x->output_bytes > 0 ? x->n_gpus : 0;
-    if (sum_up(x) >= x->best)
+    uint64_t ram = ram_bytes(x);
+    if (ram > x->ram || sum_up(x) >= x->best)
         return;
     for (int o = -1; o < outputs; o++) {
         int d = output_device(x, o);
         if (x->t->output_item >= 0 && !(x->t->p->items[x->t->output_item].allowed >> d & 1))
+            continue;
+        if (d == FR_PLAN_CPU && x->ram - ram < x->output_bytes)
             continue;
         place_dense(x, o);
         for (int g = 0; g < x->n_gpus; g++) {
@@ -372,7 +393,6 @@ static fr_status spread_init(spread *x, const plan_tables *t, fr_arena *arena, f
 {
     size_t n = (size_t)t->n_layer + 1;
     *x = (spread){.t = t, .n_layer = t->n_layer};
-    FR_TRY(plan_state_init(&x->trial, t, arena, err));
     FR_TRY(plan_classes_init(&x->classes, t, arena, err));
     x->of = FR_ARENA_NEW(spread_class, arena, (size_t)x->classes.n_classes, err);
     x->level = FR_ARENA_NEW(int64_t, arena, n, err);
@@ -406,13 +426,8 @@ static fr_status try_shares(spread *x, plan_state *s, bool *found, fr_arena *are
     FR_TRY(make_steps(x, arena, err));
     try_all(x);
     if (x->best < before) {
-        put_all(x, &x->trial);
-        if (plan_state_excess(&x->trial) > 0) { /* of the RAM */
-            x->best = before;
-            return FR_OK;
-        }
-        plan_state_copy(s, &x->trial);
-        *found = true;
+        put_all(x, s);
+        *found = plan_state_excess(s) == 0;
     }
     return FR_OK;
 }
@@ -451,6 +466,9 @@ fr_status plan_spread_solve(const plan_tables *t, double seconds, plan_state *s,
         return FR_ENOMEM;
     FR_TRY(spread_init(x, t, arena, err));
     x->best = seconds;
+    x->ram = t->p->room[FR_PLAN_CPU];
+    for (int i = 0; i < t->p->n_items; i++)
+        x->ram -= t->p->items[i].fixed_bytes[FR_PLAN_CPU];
     for (uint32_t set = 1; set < 1u << n; set++)
         if (set & (set - 1))
             FR_TRY(try_set(x, order, set, s, found, arena, err));

@@ -167,6 +167,15 @@ int plan_gpu_order(const fr_problem *p, int order[FR_MAX_GPUS])
     return n;
 }
 
+bool plan_ram_is_ample(const fr_problem *p)
+{
+    uint64_t bytes = 0;
+    for (int i = 0; i < p->n_items; i++)
+        bytes += p->items[i].fixed_bytes[FR_PLAN_CPU] +
+                 (p->items[i].allowed & 1 ? p->items[i].bytes : 0);
+    return bytes <= p->room[FR_PLAN_CPU];
+}
+
 bool plan_gpus_alike(const fr_gpu_hw *a, const fr_gpu_hw *b)
 {
     return a->bandwidth == b->bandwidth && a->f16_ops == b->f16_ops && a->int8_ops == b->int8_ops &&

@@ -100,6 +100,9 @@ void plan_state_baseline(plan_state *s, plan_baseline which);
 /* GPUs in the order of -dev; returns their number. */
 int plan_gpu_order(const fr_problem *p, int order[FR_MAX_GPUS]);
 
+/* RAM holds all that may be there, so that no placement is lost for want of it. */
+bool plan_ram_is_ample(const fr_problem *p);
+
 /* GPUs of one speed. */
 bool plan_gpus_alike(const fr_gpu_hw *a, const fr_gpu_hw *b);
 
