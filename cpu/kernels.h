@@ -30,6 +30,9 @@ typedef struct {
     int64_t row_from, row_to;
     const void *const *x;
     float *const *y;
+    const void *next; /* where the thread will read on after these rows, NULL: not known. A kernel
+                         for one token may ask memory for it */
+    bool asked;       /* the call before had these rows as its `next` */
 } cpu_dot_args;
 
 typedef void (*cpu_dot_fn)(const cpu_dot_args *a);

@@ -169,3 +169,18 @@ bool cpu_tiles_next(cpu_tiles *t, cpu_walk *w, cpu_tile *out)
             return true;
     return false;
 }
+
+bool cpu_tiles_peek(const cpu_tiles *t, const cpu_walk *w, cpu_tile *out)
+{
+    if (w->share >= w->end_share)
+        return false;
+    const cpu_tiles_share *s = &t->shares[w->share];
+    if (t->deal == CPU_DEAL_ROWS)
+        return next_of_rows(t, w, w->at, 0, out);
+    if (t->deal == CPU_DEAL_MATS)
+        return next_of_mats(t, w, w->at, out);
+    int lane = w->share * t->n_lanes + w->i_thread % t->n_lanes;
+    uint64_t span = atomic_load_explicit(&t->lanes[lane].span, memory_order_relaxed);
+    int64_t next = (uint32_t)span, end = (int64_t)(span >> 32);
+    return next < end && nth_tile(t, next, 0, 1, t->n_mat, s->from, s->to, out);
+}

@@ -65,4 +65,7 @@ typedef struct {
 cpu_walk cpu_tiles_walk(const cpu_tiles *t, int i_thread, int n_threads);
 bool cpu_tiles_next(cpu_tiles *t, cpu_walk *w, cpu_tile *out);
 
+/* What that will give next unless another thread takes it; false: nothing of the thread's own. */
+bool cpu_tiles_peek(const cpu_tiles *t, const cpu_walk *w, cpu_tile *out);
+
 #endif

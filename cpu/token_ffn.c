@@ -142,71 +142,93 @@ static void note_moment(ffn_job *j, int moment, int i_thread)
     j->at[moment] = (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
+/* A thread of the job. */
+typedef struct {
+    float *room;
+    int i, n;
+    const void *asked; /* rows that a kernel has asked memory for, as what comes next */
+} thread;
+
 /* All threads go on to a stage together. */
-static void stage_begin(ffn_job *j, int moment, int i_thread, int n_threads)
+static void stage_begin(ffn_job *j, int moment, const thread *me)
 {
-    if (n_threads > 1)
-        fr_cpu_barrier(j->cpu, i_thread);
-    note_moment(j, moment, i_thread);
+    if (me->n > 1)
+        fr_cpu_barrier(j->cpu, me->i);
+    note_moment(j, moment, me->i);
 }
 
 static void encode(const ffn_job *j, fr_act_type type, const float *x, int64_t n_rows, int64_t cols,
-                   const char *dst, int i_thread, int n_threads)
+                   const char *dst, const thread *me)
 {
     if (type == FR_ACT_F32)
         return; /* it is x itself */
     cpu_encode_job job = {&j->cpu->table, type, x, cols, n_rows, cols, (char *)(uintptr_t)dst};
-    cpu_encode_part(&job, i_thread, n_threads);
+    cpu_encode_part(&job, me->i, me->n);
 }
 
-/* Rows [from, to) of matrix mat times one row of activations. */
+static const void *row_of(const fr_weight *w, int64_t mat, int64_t row)
+{
+    return (const char *)w->data + (size_t)mat * w->mat_bytes +
+           (size_t)row * fr_row_bytes(w->type, w->layout, w->cols);
+}
+
+/* Rows [from, to) of matrix mat times one row of activations; the thread then reads `next`. */
 static void dot(const cpu_kernel *k, const fr_weight *w, int64_t mat, fr_act_type act,
-                const void *x, int64_t from, int64_t to, float *y)
+                const void *x, int64_t from, int64_t to, float *y, thread *me, const void *next)
 {
     k->dot(&(cpu_dot_args){.type = w->type,
                            .layout = w->layout,
                            .act = act,
                            .n_tokens = 1,
                            .cols = w->cols,
-                           .base = (const char *)w->data + (size_t)mat * w->mat_bytes,
+                           .base = row_of(w, mat, 0),
                            .row_from = from,
                            .row_to = to,
                            .x = &x,
-                           .y = &y});
+                           .y = &y,
+                           .next = next,
+                           .asked = me->asked && me->asked == row_of(w, mat, from)});
+    me->asked = next;
 }
 
-static void router_stage(ffn_job *j, int i_thread, int n_threads)
+static void router_stage(ffn_job *j, thread *me)
 {
     const fr_weight *w = j->args->router_weight;
     fr_act_type act = fr_cpu_act_type(j->cpu, w);
     const cpu_kernel *k = cpu_kernel_for(&j->cpu->table, w, act);
     float *logits = (float *)(uintptr_t)j->args->select->logits;
-    if (act != FR_ACT_F32 && n_threads > 1)
-        fr_cpu_barrier(j->cpu, i_thread); /* x is being encoded */
-    cpu_walk walk = cpu_tiles_walk(&j->router_tiles, i_thread, n_threads);
+    if (act != FR_ACT_F32 && me->n > 1)
+        fr_cpu_barrier(j->cpu, me->i); /* x is being encoded */
+    cpu_walk walk = cpu_tiles_walk(&j->router_tiles, me->i, me->n);
     for (cpu_tile t; cpu_tiles_next(&j->router_tiles, &walk, &t);)
-        dot(k, w, 0, act, j->x[act], t.from, t.to, logits + t.from);
+        dot(k, w, 0, act, j->x[act], t.from, t.to, logits + t.from, me, NULL);
 }
 
-static void up_stage(ffn_job *j, trio *t, const int32_t *ids, float *room, int i_thread,
-                     int n_threads)
+/* `after`: what the thread reads then. */
+static void up_stage(ffn_job *j, trio *t, const int32_t *ids, thread *me, const void *after)
 {
-    cpu_walk walk = cpu_tiles_walk(&t->tiles, i_thread, n_threads);
-    for (cpu_tile tile; cpu_tiles_next(&t->tiles, &walk, &tile);) {
+    const fr_weight *gate = t->w->gate, *up = t->w->up;
+    cpu_walk walk = cpu_tiles_walk(&t->tiles, me->i, me->n);
+    for (cpu_tile tile, then; cpu_tiles_next(&t->tiles, &walk, &tile);) {
         int64_t mat = ids ? ids[tile.mat] : 0;
         float *y = t->hidden + tile.mat * t->n_ff + tile.from;
-        dot(t->k_gate, t->w->gate, mat, t->gate_act, j->x[t->gate_act], tile.from, tile.to, y);
-        dot(t->k_up, t->w->up, mat, t->up_act, j->x[t->up_act], tile.from, tile.to, room);
-        j->cpu->table.silu_mul(y, room, tile.to - tile.from);
+        const void *next = after;
+        if (cpu_tiles_peek(&t->tiles, &walk, &then))
+            next = row_of(gate, ids ? ids[then.mat] : 0, then.from);
+        dot(t->k_gate, gate, mat, t->gate_act, j->x[t->gate_act], tile.from, tile.to, y, me,
+            row_of(up, mat, tile.from));
+        dot(t->k_up, up, mat, t->up_act, j->x[t->up_act], tile.from, tile.to, me->room, me, next);
+        j->cpu->table.silu_mul(y, me->room, tile.to - tile.from);
     }
 }
 
-/* out[r] = row from + r of down times hidden row k. */
-static void down_rows(const trio *t, int64_t k, int64_t mat, int64_t from, int64_t to, float *out)
+/* room[r] = row from + r of down times hidden row k. */
+static void down_rows(const trio *t, int64_t k, int64_t mat, int64_t from, int64_t to, thread *me,
+                      const void *next)
 {
     const void *x = t->down_act == FR_ACT_F32 ? (const void *)(t->hidden + k * t->n_ff)
                                               : (const void *)(t->act + (size_t)k * t->act_row);
-    dot(t->k_down, t->w->down, mat, t->down_act, x, from, to, out);
+    dot(t->k_down, t->w->down, mat, t->down_act, x, from, to, me->room, me, next);
 }
 
 static void add_rows(const float *x, int64_t n, bool first, float *y)
@@ -215,7 +237,17 @@ static void add_rows(const float *x, int64_t n, bool first, float *y)
         y[r] = first ? x[r] : y[r] + x[r];
 }
 
-static void down_tile(const ffn_job *j, int64_t from, int64_t to, float *room)
+/* Down's matrices in the order in which a tile reads them: the chosen experts, the dense one; past
+ * the last one, `after`. */
+static const void *down_row_of(const ffn_job *j, int64_t k, int64_t row, const void *after)
+{
+    const trio *routed = &j->trios[ROUTED], *dense = &j->trios[DENSE];
+    if (k < routed->n)
+        return row_of(routed->w->down, j->args->select->ids[k], row);
+    return k == routed->n && dense->w ? row_of(dense->w->down, 0, row) : after;
+}
+
+static void down_tile(const ffn_job *j, int64_t from, int64_t to, thread *me, const void *after)
 {
     const fr_cpu_token_ffn_args *a = j->args;
     const trio *routed = &j->trios[ROUTED], *dense = &j->trios[DENSE];
@@ -226,55 +258,69 @@ static void down_tile(const ffn_job *j, int64_t from, int64_t to, float *room)
         memcpy(y, a->onto + from, (size_t)n * sizeof *y);
     for (int64_t k = 0; k < routed->n; k++) {
         float weight = a->select->weights[k];
-        down_rows(routed, k, a->select->ids[k], from, to, room);
+        down_rows(routed, k, a->select->ids[k], from, to, me, down_row_of(j, k + 1, from, after));
         for (int64_t r = 0; r < n; r++)
-            sum[r] += weight * room[r];
+            sum[r] += weight * me->room[r];
     }
     if (routed->n > 0) {
         add_rows(sum, n, first, y);
         first = false;
     }
     if (dense->w) {
-        down_rows(dense, 0, 0, from, to, room);
-        add_rows(room, n, first, y);
+        down_rows(dense, 0, 0, from, to, me, after);
+        add_rows(me->room, n, first, y);
     }
 }
 
-static void down_stage(ffn_job *j, float *room, int i_thread, int n_threads)
+/* What the thread will read in the next tile of down. */
+static const void *down_next(const ffn_job *j, const cpu_walk *walk)
 {
-    cpu_walk walk = cpu_tiles_walk(&j->down_tiles, i_thread, n_threads);
+    cpu_tile t;
+    return cpu_tiles_peek(&j->down_tiles, walk, &t) ? down_row_of(j, 0, t.from, NULL) : NULL;
+}
+
+static void down_stage(ffn_job *j, thread *me)
+{
+    cpu_walk walk = cpu_tiles_walk(&j->down_tiles, me->i, me->n);
     for (cpu_tile t; cpu_tiles_next(&j->down_tiles, &walk, &t);)
-        down_tile(j, t.from, t.to, room);
+        down_tile(j, t.from, t.to, me, down_next(j, &walk));
+}
+
+static void up_stages(ffn_job *j, thread *me)
+{
+    trio *routed = &j->trios[ROUTED], *dense = &j->trios[DENSE];
+    const cpu_walk down = cpu_tiles_walk(&j->down_tiles, me->i, me->n);
+    if (dense->w) /* experts may not be chosen yet */
+        up_stage(j, dense, NULL, me, routed->w ? NULL : down_next(j, &down));
+    if (routed->w) {
+        stage_begin(j, UP, me);
+        up_stage(j, routed, j->args->select->ids, me, down_next(j, &down));
+    } else {
+        note_moment(j, UP, me->i);
+    }
 }
 
 static void ffn_thread(void *arg, int i_thread, int n_threads)
 {
     ffn_job *j = arg;
-    trio *routed = &j->trios[ROUTED], *dense = &j->trios[DENSE];
-    float *room = (float *)(void *)(j->rooms + (size_t)i_thread * j->room_bytes);
+    char *room = j->rooms + (size_t)i_thread * j->room_bytes;
+    thread me = {(float *)(void *)room, i_thread, n_threads, NULL};
     for (int t = 0; t < ACTS; t++)
         if (j->x_read[t])
-            encode(j, (fr_act_type)t, j->args->x, 1, j->n_embd, j->x[t], i_thread, n_threads);
-    if (routed->w)
-        router_stage(j, i_thread, n_threads);
-    stage_begin(j, SELECT, i_thread, n_threads);
-    if (routed->w && i_thread == 0)
+            encode(j, (fr_act_type)t, j->args->x, 1, j->n_embd, j->x[t], &me);
+    if (j->trios[ROUTED].w)
+        router_stage(j, &me);
+    stage_begin(j, SELECT, &me);
+    if (j->trios[ROUTED].w && i_thread == 0)
         fr_cpu_router_here(j->args->select);
-    if (dense->w)
-        up_stage(j, dense, NULL, room, i_thread, n_threads);
-    if (routed->w) {
-        stage_begin(j, UP, i_thread, n_threads);
-        up_stage(j, routed, j->args->select->ids, room, i_thread, n_threads);
-    } else {
-        note_moment(j, UP, i_thread);
-    }
-    stage_begin(j, HIDDEN, i_thread, n_threads);
+    up_stages(j, &me);
+    stage_begin(j, HIDDEN, &me);
     for (int k = 0; k < TRIOS; k++)
         if (j->trios[k].w)
             encode(j, j->trios[k].down_act, j->trios[k].hidden, j->trios[k].n, j->trios[k].n_ff,
-                   j->trios[k].act, i_thread, n_threads);
-    stage_begin(j, DOWN, i_thread, n_threads);
-    down_stage(j, room, i_thread, n_threads);
+                   j->trios[k].act, &me);
+    stage_begin(j, DOWN, &me);
+    down_stage(j, &me);
 }
 
 /* ---- the call

@@ -62,14 +62,15 @@ CPU_INLINE void avx2_prefetch(const uint8_t *p, size_t n)
         _mm_prefetch((const char *)p + i, _MM_HINT_T0);
 }
 
-/* The same for kernels that read one stream: asks twice, for what stands some bytes behind p; for
- * the second cache, of which a core seems to await more lines at a time, and then for the first. */
-enum { AVX2_FAR = 4096, AVX2_NEAR = 1024 };
+/* The same for kernels that read one stream: asks for what stands so many bytes behind p, twice for
+ * the second cache, because it forgets some of what it is asked for, and then for the first. */
+enum { AVX2_FAR = 8192, AVX2_MIDDLE = 4096, AVX2_NEAR = 1024 };
 
 CPU_INLINE void avx2_ask(const uint8_t *p, size_t n)
 {
     for (size_t i = 0; i < n; i += 64) {
         _mm_prefetch((const char *)p + AVX2_FAR + i, _MM_HINT_T1);
+        _mm_prefetch((const char *)p + AVX2_MIDDLE + i, _MM_HINT_T1);
         _mm_prefetch((const char *)p + AVX2_NEAR + i, _MM_HINT_T0);
     }
 }
@@ -79,6 +80,49 @@ CPU_INLINE void avx2_ask_first(const uint8_t *p)
 {
     for (size_t i = 0; i < AVX2_FAR; i += 64)
         _mm_prefetch((const char *)p + i, _MM_HINT_T1);
+}
+
+/* A stream that goes on elsewhere at `end`: so many bytes further. */
+typedef struct {
+    const uint8_t *end;
+    ptrdiff_t jump;
+} avx2_stream;
+
+typedef struct {
+    const uint8_t *far, *middle, *near;
+} avx2_ahead;
+
+/* Of the rows of a call, in groups of `group` rows; asks for their start if nobody has. */
+CPU_INLINE avx2_stream avx2_stream_of(const cpu_dot_args *a, size_t row_bytes, const int group)
+{
+    const uint8_t *base = a->base;
+    avx2_stream s = {base + (size_t)((a->row_to + group - 1) / group * group) * row_bytes, 0};
+    if (a->next)
+        s.jump = (const uint8_t *)a->next - s.end;
+    if (!a->asked)
+        avx2_ask_first(base + (size_t)(a->row_from / group * group) * row_bytes);
+    return s;
+}
+
+CPU_INLINE const uint8_t *avx2_stream_at(const avx2_stream *s, const uint8_t *p)
+{
+    return p < s->end ? p : p + s->jump;
+}
+
+CPU_INLINE avx2_ahead avx2_ahead_of(const avx2_stream *s, const uint8_t *p)
+{
+    return (avx2_ahead){avx2_stream_at(s, p + AVX2_FAR), avx2_stream_at(s, p + AVX2_MIDDLE),
+                        avx2_stream_at(s, p + AVX2_NEAR)};
+}
+
+/* avx2_ask for n bytes, `at` bytes behind where `ahead` was made. */
+CPU_INLINE void avx2_ask_on(const avx2_ahead *ahead, size_t at, size_t n)
+{
+    for (size_t i = at; i < at + n; i += 64) {
+        _mm_prefetch((const char *)ahead->far + i, _MM_HINT_T1);
+        _mm_prefetch((const char *)ahead->middle + i, _MM_HINT_T1);
+        _mm_prefetch((const char *)ahead->near + i, _MM_HINT_T0);
+    }
 }
 
 /* Two halves of a register, low first. */

@@ -201,7 +201,8 @@ CPU_INLINE __m512 native_add(__m512 acc, const native_head *h, const native_x *x
 enum { NATIVE_KEPT = 32 }; /* blocks whose activations are prepared once a call: 8192 columns */
 
 /* kept: the blocks' activations, or NULL. */
-CPU_INLINE __m512 native_group(const cpu_dot_args *a, const uint8_t *group, const native_form *f,
+CPU_INLINE __m512 native_group(const cpu_dot_args *a, const uint8_t *group,
+                               const avx2_stream *stream, const native_form *f,
                                const native_x *kept, const native_tables *t, native_head_fn *head,
                                native_codes_fn *codes, native_scale_fn *scale)
 {
@@ -214,6 +215,7 @@ CPU_INLINE __m512 native_group(const cpu_dot_args *a, const uint8_t *group, cons
         native_x room;
         const native_x *x = kept ? kept + i : &room;
         __m512 part = _mm512_setzero_ps();
+        const avx2_ahead ahead = avx2_ahead_of(stream, p);
         head(p, group, &h);
         if (!kept)
             native_prepare(from, f, &room);
@@ -221,7 +223,7 @@ CPU_INLINE __m512 native_group(const cpu_dot_args *a, const uint8_t *group, cons
         for (int b = 0; b < 8; b++) {
             __m512i w[8];
             const size_t line = lines * (size_t)b / 8, next = lines * (size_t)(b + 1) / 8;
-            avx2_ask(p + 64 * line, 64 * (next - line));
+            avx2_ask_on(&ahead, 64 * line, 64 * (next - line));
             codes(p, b, t, w);
             part = native_sub_block(part, p, w, &h, t, scale, x, b, f);
         }
@@ -253,14 +255,14 @@ CPU_INLINE void native_dot(const cpu_dot_args *a, const native_form *f, native_t
     const size_t row_bytes = fr_row_bytes(f->type, FR_LAYOUT_NATIVE, a->cols);
     const int64_t n_blocks = a->cols / 256;
     const bool keep = n_blocks <= NATIVE_KEPT;
-    avx2_ask_first((const uint8_t *)a->base +
-                   (size_t)(a->row_from / NATIVE_ROWS * NATIVE_ROWS) * row_bytes);
+    const avx2_stream stream = avx2_stream_of(a, row_bytes, NATIVE_ROWS);
     tables(&t);
     for (int64_t i = 0; i < n_blocks && keep; i++)
         native_prepare(from + i, f, &kept[i]);
     for (int64_t r = a->row_from / NATIVE_ROWS * NATIVE_ROWS; r < a->row_to; r += NATIVE_ROWS) {
         const uint8_t *group = (const uint8_t *)a->base + (size_t)r * row_bytes;
-        native_store(a, r, native_group(a, group, f, keep ? kept : NULL, &t, head, codes, scale));
+        native_store(
+            a, r, native_group(a, group, &stream, f, keep ? kept : NULL, &t, head, codes, scale));
     }
 }
 
@@ -284,16 +286,17 @@ CPU_INLINE void native_starts_32(const fr_act_q8_32 *x, int64_t n, const int off
 }
 
 /* y + n blocks from p on. */
-CPU_INLINE __m512 native_blocks_32(__m512 y, const uint8_t *p, const fr_act_q8_32 *x,
-                                   const int32_t *start, int64_t n, const native_form *f,
-                                   const native_tables *t, native_head_fn *head,
-                                   native_codes_fn *codes)
+CPU_INLINE __m512 native_blocks_32(__m512 y, const uint8_t *p, const avx2_stream *stream,
+                                   const fr_act_q8_32 *x, const int32_t *start, int64_t n,
+                                   const native_form *f, const native_tables *t,
+                                   native_head_fn *head, native_codes_fn *codes)
 {
     for (int64_t i = 0; i < n; i++, p += f->bytes, x++) {
         native_head h;
         __m512i w[8];
+        const avx2_ahead ahead = avx2_ahead_of(stream, p);
         head(p, NULL, &h);
-        avx2_ask(p, f->bytes);
+        avx2_ask_on(&ahead, 0, f->bytes);
         codes(p, 0, t, w);
         __m512i sum = f->offset ? _mm512_set1_epi32(start[i]) : _mm512_setzero_si512();
         sum = native_sum_of_8(sum, w, x->q);
@@ -313,9 +316,8 @@ CPU_INLINE void native_dot_32(const cpu_dot_args *a, const native_form *f, nativ
     const fr_act_q8_32 *x = a->x[0];
     const int64_t n_blocks = a->cols / 32, most = NATIVE_STARTS;
     const size_t row_bytes = fr_row_bytes(f->type, FR_LAYOUT_NATIVE, a->cols);
+    const avx2_stream stream = avx2_stream_of(a, row_bytes, NATIVE_ROWS);
     tables(&t);
-    avx2_ask_first((const uint8_t *)a->base +
-                   (size_t)(a->row_from / NATIVE_ROWS * NATIVE_ROWS) * row_bytes);
     if (n_blocks <= most)
         native_starts_32(x, n_blocks, f->offset, start);
     for (int64_t r = a->row_from / NATIVE_ROWS * NATIVE_ROWS; r < a->row_to; r += NATIVE_ROWS) {
@@ -325,8 +327,8 @@ CPU_INLINE void native_dot_32(const cpu_dot_args *a, const native_form *f, nativ
             n = n_blocks - i < most ? n_blocks - i : most;
             if (n_blocks > most)
                 native_starts_32(x + i, n, f->offset, start);
-            y = native_blocks_32(y, group + (size_t)i * f->bytes, x + i, start, n, f, &t, head,
-                                 codes);
+            y = native_blocks_32(y, group + (size_t)i * f->bytes, &stream, x + i, start, n, f, &t,
+                                 head, codes);
         }
         native_store(a, r, y);
     }

@@ -109,6 +109,36 @@ static void test_every_row_once(void **state)
         }
 }
 
+/* A peek is right as long as nobody else takes tiles, and sees all that is the thread's own. */
+static void check_peek(const fr_cpu *cpu, cpu_deal deal, int i_thread, int n_threads)
+{
+    static cpu_tiles tiles;
+    cpu_tiles_cut(&tiles, cpu, deal, 6, 1408, 256, 16);
+    cpu_walk w = cpu_tiles_walk(&tiles, i_thread, n_threads);
+    int n_seen = 0;
+    for (bool more = true; more;) {
+        cpu_tile ahead, t;
+        bool seen = cpu_tiles_peek(&tiles, &w, &ahead);
+        more = cpu_tiles_next(&tiles, &w, &t);
+        n_seen += seen;
+        if (seen) {
+            assert_true(more);
+            assert_true(ahead.mat == t.mat && ahead.from == t.from && ahead.to == t.to);
+        }
+    }
+    assert_in_range(n_seen, 36 / 4, deal == CPU_DEAL_CLAIM ? 36 / 4 : 12);
+}
+
+static void test_peek(void **state)
+{
+    (void)state;
+    fr_cpu *cpu = open_on(1, 4, FR_NUMA_OFF);
+    for (int deal = 0; deal < CPU_DEAL_COUNT; deal++)
+        for (int i = 0; i < 4; i++)
+            check_peek(cpu, (cpu_deal)deal, i, 4);
+    fr_cpu_close(cpu);
+}
+
 /* ---- choosing
  * --------------------------------------------------------------------------------------- */
 
@@ -278,8 +308,11 @@ static void test_pages(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_homes),    cmocka_unit_test(test_every_row_once),
-        cmocka_unit_test(test_choosing), cmocka_unit_test(test_same_bits_on_nodes),
+        cmocka_unit_test(test_homes),
+        cmocka_unit_test(test_every_row_once),
+        cmocka_unit_test(test_peek),
+        cmocka_unit_test(test_choosing),
+        cmocka_unit_test(test_same_bits_on_nodes),
         cmocka_unit_test(test_pages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
