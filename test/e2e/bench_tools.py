@@ -122,10 +122,12 @@ expect_in("--progress", b"tg4 @ d100: 1 of 1", r.err)
 r = succeed("ferry-bench", "--load", "-m", DEMO, "-r", "2", *SMALL)
 found = lines_of(r)
 match("model", r".*kjv-moe-q8_0\.gguf: [\d.]+ MiB, 2 threads", found[1])
-expect("head", found[3], "| from       | reading GB/s | loading s | mapped GB | loading GB/s | of reading |")
-expect("rows", len(found), 5 + 4)
-for i, source in enumerate(["storage   ", "page cache"] * 2):
-    match(source, r"\| " + source + r" \| +\d+\.\d\d \| +\d+\.\d\d \| +\d+\.\d\d \| +\d+\.\d\d \| +\d+ % \|", found[5 + i])
+expect("head", found[3], "| from       | reading GB/s | memory GB/s | loading s | mapped GB | loading GB/s | of reading | memory |"
+       "   copy | repack | await  | full   |")
+expect("rows", len(found), 5 + 8)
+for i, source in enumerate(["storage   ", "page cache"] * 4):
+    match(source, r"\| " + source + r" \| +\d+\.\d\d \| +(\d+\.\d\d|not ready) \|( +\d+\.\d\d \|){3}( +(\d+ %|-) \|){6}",
+          found[5 + i])
 refuse("ferry-bench", ["-m"], "--load", "-r", "1")
 refuse("ferry-bench", ["not-there.gguf"], "--load", "-m", temp("not-there.gguf"))
 

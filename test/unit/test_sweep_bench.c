@@ -56,6 +56,53 @@ static void parses_tables(void **state)
     sweep_table_free(&t);
 }
 
+/* As llama-bench, ik_llama.cpp's llama-bench and sweeps with --output-format jsonl print them. */
+static const char tests_at_depth[] =
+    "| model                          |       size |     params | backend    | ngl | fa |          "
+    "  "
+    "test |                  t/s |\n"
+    "| ------------------------------ | ---------: | ---------: | ---------- | --: | -: | "
+    "--------------: | -------------------: |\n"
+    "| deepseek2 671B Q4_K - Medium   | 376.65 GiB |   671.03 B | CUDA       |  99 |  1 |          "
+    " "
+    "pp512 |        120.50 \xc2\xb1 1.29 |\n"
+    "| deepseek2 671B Q4_K - Medium   | 376.65 GiB |   671.03 B | CUDA       |  99 |  1 |          "
+    " "
+    "tg128 |         10.25 \xc2\xb1 0.01 |\n"
+    "| deepseek2 671B Q4_K - Medium   | 376.65 GiB |   671.03 B | CUDA       |  99 |  1 |   pp512 "
+    "@ "
+    "d4096 |         90.00 \xc2\xb1 0.10 |\n"
+    "| deepseek2 671B Q4_K - Medium   | 376.65 GiB |   671.03 B | CUDA       |  99 |  1 | "
+    "pp512+tg128 |         30.00 \xc2\xb1 0.10 |\n"
+    "| deepseek2 671B Q4_K - Medium   | 376.65 GiB |   671.03 B | CUDA       |  99 |  1 |   "
+    "tg64@pp4096 |          8.50 \xc2\xb1 0.10 |\n\nbuild: 1a2b3c4d (1234)\n";
+static const char json_lines[] =
+    "llm_load: noise {\n"
+    "{\"n_kv_max\": 1024, \"n_batch\": 2048, \"n_ubatch\": 512, \"flash_attn\": 1, "
+    "\"n_gpu_layers\": "
+    "63, \"n_threads\": 16, \"n_threads_batch\": 16, \"pp\": 512, \"tg\": 128, \"n_kv\": 512, "
+    "\"t_pp\": 2.500000, \"speed_pp\": 204.800003, \"t_tg\": 12.800000, \"speed_tg\": 10.000000, "
+    "\"rss_hwm_mib\": 1.0, \"vram_delta_mib\": null }\n"
+    "{\"pp\": 512, \"tg\": 128}\n";
+
+static void parses_other_forms(void **state)
+{
+    (void)state;
+    sweep_table t = {0};
+    assert_ok(sweep_table_parse("tests", tests_at_depth, sizeof tests_at_depth - 1, &t, &err));
+    assert_int_equal(t.n, 2);
+    assert_true(t.rows[0].n_kv == 0 && t.rows[0].pp == 512 && t.rows[0].tg == 128);
+    assert_true(t.rows[0].speed_pp == 120.5 && t.rows[0].speed_tg == 10.25);
+    assert_true(t.rows[1].n_kv == 4096 && t.rows[1].speed_pp == 90 && t.rows[1].speed_tg == 8.5);
+    assert_int_equal(t.rows[1].tg, 64);
+    sweep_table_free(&t);
+    assert_ok(sweep_table_parse("json", json_lines, sizeof json_lines - 1, &t, &err));
+    assert_int_equal(t.n, 1);
+    assert_true(t.rows[0].n_kv == 512 && t.rows[0].t_tg == 12.8 &&
+                t.rows[0].speed_pp == 204.800003);
+    sweep_table_free(&t);
+}
+
 static void refuses_what_is_none(void **state)
 {
     (void)state;
@@ -82,11 +129,13 @@ static void survives_damage(void **state)
     (void)state;
     uint64_t seed = 11;
     for (int i = 0; i < 3000; i++) {
-        size_t n = test_rand(&seed) % sizeof plain;
+        static const char *const forms[] = {plain, tests_at_depth, json_lines};
+        const char *form = forms[i % 3];
+        size_t n = test_rand(&seed) % (strlen(form) + 1);
         char *text = test_malloc(n ? n : 1); /* exactly so long, not terminated */
-        memcpy(text, plain, n);
+        memcpy(text, form, n);
         for (size_t k = 0; n && k < test_rand(&seed) % 8; k++)
-            text[test_rand(&seed) % n] = "|\n 0-e9\0"[test_rand(&seed) % 8];
+            text[test_rand(&seed) % n] = "|\n 0-e9\0\"@:}"[test_rand(&seed) % 12];
         sweep_table t = {0};
         fr_status st = sweep_table_parse("x", text, n, &t, &err);
         assert_true(st == FR_OK ? t.n > 0 : st == FR_EFORMAT);
@@ -166,9 +215,13 @@ static void failing_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(parses_tables),   cmocka_unit_test(refuses_what_is_none),
-        cmocka_unit_test(survives_damage), cmocka_unit_test(ticks),
-        cmocka_unit_test(draws),           cmocka_unit_test(failing_memory),
+        cmocka_unit_test(parses_tables),
+        cmocka_unit_test(refuses_what_is_none),
+        cmocka_unit_test(survives_damage),
+        cmocka_unit_test(ticks),
+        cmocka_unit_test(draws),
+        cmocka_unit_test(failing_memory),
+        cmocka_unit_test(parses_other_forms),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

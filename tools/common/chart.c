@@ -236,11 +236,11 @@ static void draw_panel(canvas *v, int panel)
         set_series(v, i);
         cairo_set_line_join(v->cr, CAIRO_LINE_JOIN_ROUND);
         cairo_new_path(v->cr); /* text leaves a point behind */
-        for (size_t k = 0; k < s->n; k++)
+        for (size_t k = 0; k < s->n[panel]; k++)
             cairo_line_to(v->cr, at_x(&a, p[k].x), at_y(&a, p[k].y));
         cairo_stroke(v->cr);
-        size_t every = s->n / 16 + 1; /* markers must not hide the line, nor one another */
-        for (size_t k = i * every / v->c->n_series; k < s->n; k += every) {
+        size_t every = s->n[panel] / 16 + 1; /* markers must not hide the line, nor one another */
+        for (size_t k = i * every / v->c->n_series; k < s->n[panel]; k += every) {
             set_series(v, i);
             draw_marker(v, i, at_x(&a, p[k].x), at_y(&a, p[k].y));
         }
@@ -254,7 +254,7 @@ static void measure(canvas *v)
     v->x_max = v->y_max[0] = v->y_max[1] = 0;
     for (size_t i = 0; i < v->c->n_series; i++)
         for (int panel = 0; panel < v->c->n_panels; panel++)
-            for (size_t k = 0; k < v->c->series[i].n; k++) {
+            for (size_t k = 0; k < v->c->series[i].n[panel]; k++) {
                 const tool_point *p = &v->c->series[i].points[panel][k];
                 v->x_max = fmax(v->x_max, p->x);
                 v->y_max[panel] = fmax(v->y_max[panel], p->y);

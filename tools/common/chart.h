@@ -11,8 +11,8 @@ typedef struct {
 /* One run. Its line has the same colour and marker in every panel. */
 typedef struct {
     const char *label;
-    const tool_point *points[2]; /* of each panel, ascending in x; n of them */
-    size_t n;
+    const tool_point *points[2]; /* of each panel, ascending in x */
+    size_t n[2];
 } tool_series;
 
 typedef struct {

@@ -23,8 +23,11 @@ fr_status sweep_add_row(sweep_table *t, const sweep_row *row, fr_err *err);
 void sweep_table_free(sweep_table *t); /* {0} is fine */
 
 /* Finds the tables in the output of a sweep bench, this one's or another's: lines of cells between
- * bars, the first of which names the columns; other columns and other text are passed over. Rows of
- * several tables in one text follow one another. FR_EFORMAT without a row. `name` is for errors. */
+ * bars, the first of which names the columns (also those of a batched bench), or such rows as lines
+ * of JSON; and tables of tests (ferry-bench, llama-bench) at depths: "pp512 @ d4096",
+ * "tg64@pp4096". Other columns and other text are passed over. Rows of several tables in one text
+ * follow one another; of a test at one depth that is there more than once, each is a row.
+ * FR_EFORMAT without a row. `name` is for errors. */
 fr_status sweep_table_parse(const char *name, const char *text, size_t n, sweep_table *out,
                             fr_err *err);
 

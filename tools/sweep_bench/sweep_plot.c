@@ -9,17 +9,21 @@ static int by_depth(const void *a, const void *b)
     return (p->x > q->x) - (p->x < q->x);
 }
 
-/* points: room for two lists of t->n. */
+/* points: room for two lists of t->n. What was not measured (a speed of 0) is left out. */
 static tool_series series_of(const sweep_table *t, tool_point *points)
 {
     tool_point *pp = points, *tg = points + t->n;
+    size_t n_pp = 0, n_tg = 0;
     for (size_t i = 0; i < t->n; i++) {
-        pp[i] = (tool_point){(double)t->rows[i].n_kv, t->rows[i].speed_pp};
-        tg[i] = (tool_point){(double)t->rows[i].n_kv, t->rows[i].speed_tg};
+        const sweep_row *r = &t->rows[i];
+        if (r->speed_pp > 0)
+            pp[n_pp++] = (tool_point){(double)r->n_kv, r->speed_pp};
+        if (r->speed_tg > 0)
+            tg[n_tg++] = (tool_point){(double)r->n_kv, r->speed_tg};
     }
-    qsort(pp, t->n, sizeof *pp, by_depth);
-    qsort(tg, t->n, sizeof *tg, by_depth);
-    return (tool_series){t->label, {pp, tg}, t->n};
+    qsort(pp, n_pp, sizeof *pp, by_depth);
+    qsort(tg, n_tg, sizeof *tg, by_depth);
+    return (tool_series){t->label, {pp, tg}, {n_pp, n_tg}};
 }
 
 fr_status sweep_plot(const char *path, const sweep_table *tables, size_t n, fr_err *err)
