@@ -221,7 +221,11 @@ static void ask_for_next(const job *j, const item *it, int64_t p, int64_t t)
         int64_t left = (int64_t)j->panel - tile * part;
         ask_for(packed_panel(j, it->h, p + ATTN_PANEL) + tile * part, min_i64(left, part));
     }
-    for (int64_t i = from - c->from; !c->made && i < to - c->from; i++) {
+    for (int64_t i = from - c->from; !j->panels && i < to - c->from; i++) {
+        if (a->w2 > 0)
+            ask_for(c->k2 + i * c->ldk2, a->w2);
+        if (c->made)
+            continue;
         ask_for(c->k1 + i * c->ldk1 + it->h * c->k1_stride, a->w1);
         ask_for(c->v + i * c->ldv + it->h * c->v_stride, a->wv);
     }

@@ -96,6 +96,26 @@ static int64_t blocks(const attn_rows *r)
     return (r->w1 + r->w2) / LANES;
 }
 
+/* The largest number of a row and its sum of squares, lane by lane. */
+ATTN_INLINE void measure(const attn_rows *r, int64_t i, vec *most, vec *squares)
+{
+    const float *x = r->x1 + i * r->ld1;
+    vec m = v_zero(), s = v_zero();
+    for (int64_t d = 0; d < r->w1; d += LANES) {
+        vec v = v_load(x + d);
+        m = abs_max(v, m);
+        s = v_fmadd(v, v, s);
+    }
+    x = r->w2 > 0 ? r->x2 + i * r->ld2 : NULL;
+    for (int64_t d = 0; d < r->w2; d += LANES) {
+        vec v = v_load(x + d);
+        m = abs_max(v, m);
+        s = v_fmadd(v, v, s);
+    }
+    *most = m;
+    *squares = s;
+}
+
 /* The factors' inverses of rows i .. i + 15, of which n are there, so that no number exceeds MOST
  * and no norm NORM. */
 static vec fit_rows(const attn_rows *r, int64_t i, int64_t n)
@@ -103,11 +123,8 @@ static vec fit_rows(const attn_rows *r, int64_t i, int64_t n)
     vec most[LANES], squares[LANES];
     for (int k = 0; k < LANES; k++) {
         most[k] = squares[k] = v_zero();
-        for (int64_t b = 0; k < n && b < blocks(r); b++) {
-            vec x = columns(r, i + k, b);
-            most[k] = abs_max(x, most[k]);
-            squares[k] = v_fmadd(x, x, squares[k]);
-        }
+        if (k < n)
+            measure(r, i + k, &most[k], &squares[k]);
     }
     vec highest = highest_of(most), norm = _mm512_sqrt_ps(sums_of(squares));
     vec inverse = v_max(v_mul(highest, v_set1(1.0f / MOST)), v_mul(norm, v_set1(1.0f / NORM)));
@@ -169,18 +186,41 @@ static void pack_keys(const attn_rows *r, float *out)
 
 static vec fit_values(const attn_rows *r, int64_t p)
 {
-    vec most[LANES];
+    vec most[LANES], squares;
     for (int k = 0; k < LANES; k++) {
         most[k] = v_zero();
-        for (int64_t b = 0; p + k < r->n && b < blocks(r); b++)
-            most[k] = abs_max(columns(r, p + k, b), most[k]);
+        if (p + k < r->n)
+            measure(r, p + k, &most[k], &squares);
     }
     vec highest = highest_of(most);
     return _mm512_maskz_mul_ps(_mm512_cmp_ps_mask(highest, v_set1(NOTHING), _CMP_GT_OQ), highest,
                                v_set1(1.0f / MOST_OF_V));
 }
 
-/* Columns of pairs of positions; behind them what weights are multiplied by. */
+/* Columns from d on that a tile of weighted sums takes together. */
+static int64_t tile_columns(int64_t wv, int64_t d)
+{
+    return d + SUM_COLUMNS * LANES <= wv ? SUM_COLUMNS * LANES : LANES;
+}
+
+/* Two rows' columns as pairs, to pair number `pair` of each tile's part of the panel. */
+static void pack_pair(const attn_rows *r, int64_t first, int64_t second, const float *factor,
+                      int64_t pair, float *out)
+{
+    vec f = v_set1(factor[0]), g = v_set1(factor[LANES]);
+    for (int64_t d = 0, nc; d < r->w1; d += nc) {
+        nc = tile_columns(r->w1, d);
+        float *to = out + d * (ATTN_PANEL / 2) + pair * nc;
+        for (int64_t i = 0; i < nc; i += LANES) {
+            vec x = first < r->n ? columns(r, first, (d + i) / LANES) : v_zero();
+            vec y = second < r->n ? columns(r, second, (d + i) / LANES) : v_zero();
+            _mm512_storeu_si512(to + i, pair_up(x, f, y, g));
+        }
+    }
+}
+
+/* Pairs of positions, all of them for the columns of a tile and then for the next ones; behind them
+ * what weights are multiplied by. */
 static void pack_values(const attn_rows *r, float *out)
 {
     float *inverses = out + ATTN_PANEL / 2 * r->w1;
@@ -191,15 +231,8 @@ static void pack_values(const attn_rows *r, float *out)
             v_store(inverses + p + half, inverse);
             v_store(factor + half, inverse_of(inverse));
         }
-        for (int k = 0; k < LANES; k++, out += r->w1) {
-            bool first = p + k < r->n, second = p + k + LANES < r->n;
-            vec f = v_set1(factor[k]), g = v_set1(factor[k + LANES]);
-            for (int64_t b = 0; b < blocks(r); b++) {
-                vec x = first ? columns(r, p + k, b) : v_zero();
-                vec y = second ? columns(r, p + k + LANES, b) : v_zero();
-                _mm512_storeu_si512(out + b * LANES, pair_up(x, f, y, g));
-            }
-        }
+        for (int k = 0; k < LANES; k++)
+            pack_pair(r, p + k, p + k + LANES, factor + k, p / 2 + k, out);
     }
 }
 
@@ -390,10 +423,10 @@ ATTN_INLINE void sum_tile(const attn_tile *t, int64_t r, int64_t d, const int nc
                           const float *weights, const float *inverse)
 {
     __m512i acc[SUM_ROWS][SUM_COLUMNS];
-    const float *v = t->v + d;
+    const float *v = t->v + d * (ATTN_PANEL / 2);
     weights += r * (ATTN_PANEL / 2);
     EACH_ROW EACH_COLUMN acc[i][j] = _mm512_setzero_si512();
-    for (int64_t p = 0; p < n / 2; p++, v += t->wv) {
+    for (int64_t p = 0; p < n / 2; p++, v += nc * LANES) {
         __m512i vd[SUM_COLUMNS];
         EACH_COLUMN vd[j] = _mm512_loadu_si512(v + j * LANES);
         EACH_ROW
@@ -411,13 +444,15 @@ ATTN_INLINE void sum_tile(const attn_tile *t, int64_t r, int64_t d, const int nc
 
 static void weighted_sums(const attn_tile *t, int64_t n, const float *weights, const float *inverse)
 {
-    int64_t d = 0;
-    for (; d + SUM_COLUMNS * LANES <= t->wv; d += SUM_COLUMNS * LANES)
-        for (int r = 0; r < ATTN_TILE_ROWS; r += SUM_ROWS)
-            sum_tile(t, r, d, SUM_COLUMNS, n, weights, inverse);
-    for (; d < t->wv; d += LANES)
-        for (int r = 0; r < ATTN_TILE_ROWS; r += SUM_ROWS)
-            sum_tile(t, r, d, 1, n, weights, inverse);
+    for (int64_t d = 0, nc; d < t->wv; d += nc) {
+        nc = tile_columns(t->wv, d);
+        for (int r = 0; r < ATTN_TILE_ROWS; r += SUM_ROWS) {
+            if (nc > LANES)
+                sum_tile(t, r, d, SUM_COLUMNS, n, weights, inverse);
+            else
+                sum_tile(t, r, d, 1, n, weights, inverse);
+        }
+    }
 }
 
 static void add_tile(const attn_tile *t)

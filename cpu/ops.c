@@ -99,6 +99,22 @@ void fr_cpu_rms_norm(fr_cpu *cpu, const float *x, int64_t ldx, int64_t n_tokens,
     for_rows(cpu, n_tokens, cols, norm_row, &(norm_args){x, w, y, ldx, ldy, cols, eps});
 }
 
+static void add_norm_row(const void *arg, int64_t t)
+{
+    const fr_cpu_add_norm_args *a = arg;
+    float *x = a->x + t * a->cols;
+    for (int64_t i = 0; i < a->cols; i++)
+        x[i] += a->a[t * a->cols + i];
+    for (int64_t i = 0; a->b && i < a->cols; i++)
+        x[i] += a->b[t * a->cols + i];
+    norm_row(&(norm_args){x, a->w, a->y + t * a->ldy, 0, 0, a->cols, a->eps}, 0);
+}
+
+void fr_cpu_add_norm(fr_cpu *cpu, const fr_cpu_add_norm_args *args)
+{
+    for_rows(cpu, args->n_tokens, args->cols, add_norm_row, args);
+}
+
 /* ---- rotary embedding
  * ------------------------------------------------------------------------------------ */
 

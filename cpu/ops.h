@@ -14,6 +14,20 @@ void fr_cpu_embed(fr_cpu *cpu, const fr_weight *w, const int32_t *ids, int64_t n
 void fr_cpu_rms_norm(fr_cpu *cpu, const float *x, int64_t ldx, int64_t n_tokens, int64_t cols,
                      const float *w, float eps, float *y, int64_t ldy);
 
+/* What often stands together, in one pass over the rows: x[t] += a[t], then += b[t] where there is
+ * one, then y[t] = the norm of x[t]; rows of x, a and b are `cols` apart. The bits of fr_cpu_add
+ * and fr_cpu_rms_norm. */
+typedef struct {
+    float *x;
+    const float *a, *b; /* b may be NULL */
+    int64_t n_tokens, cols;
+    const float *w;
+    float eps;
+    float *y;
+    int64_t ldy;
+} fr_cpu_add_norm_args;
+void fr_cpu_add_norm(fr_cpu *cpu, const fr_cpu_add_norm_args *args);
+
 /* Rotates neighbouring pairs (x[2i], x[2i+1]) of n_heads pieces of n_rot numbers, `stride` apart,
  * in place. turns: n_tokens x n_rot, cosine and sine of pair i at 2i and 2i+1. */
 void fr_cpu_rope(fr_cpu *cpu, float *x, int64_t ldx, int64_t n_tokens, int64_t n_heads,

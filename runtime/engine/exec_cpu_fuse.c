@@ -210,6 +210,35 @@ static fr_status run_products(fr_exec *x, const fr_step *steps, int n, int *done
     return rope ? exec_cpu_run(x, rope, err) : FR_OK;
 }
 
+/* One or two additions to the hidden state and the norm that reads it. */
+static int run_add_norm(fr_exec *x, const fr_step *steps, int n)
+{
+    reader r = {x, x->graph, steps, n, 0};
+    const fr_node *add = next(&r, FR_OP_ADD), *second, *norm;
+    if (!add || add->out[0].value != add->in[0].value)
+        return 0;
+    int sum = add->out[0].value;
+    second = next(&r, FR_OP_ADD);
+    if (second && (second->in[0].value != sum || second->out[0].value != sum))
+        return 0;
+    norm = next(&r, FR_OP_RMS_NORM);
+    if (!norm || norm->in[0].value != sum || norm->out[0].value == sum ||
+        !whole_row(x->graph, norm->in[0]))
+        return 0;
+    fr_cpu_add_norm(x->cpu, &(fr_cpu_add_norm_args){
+                                .x = exec_cpu_data(x, add->in[0]),
+                                .a = exec_cpu_data(x, add->in[1]),
+                                .b = second ? exec_cpu_data(x, second->in[1]) : NULL,
+                                .n_tokens = exec_rows(x, sum),
+                                .cols = norm->in[0].width,
+                                .w = exec_cpu_weight(x, norm->weight[0])->data,
+                                .eps = x->m->hp.rms_eps,
+                                .y = exec_cpu_data(x, norm->out[0]),
+                                .ldy = exec_ld(x, norm->out[0]),
+                            });
+    return r.n_taken;
+}
+
 fr_status exec_cpu_run_fused(fr_exec *x, const fr_step *steps, int n, int *done, fr_err *err)
 {
     *done = 0;
@@ -217,6 +246,8 @@ fr_status exec_cpu_run_fused(fr_exec *x, const fr_step *steps, int n, int *done,
         return FR_OK; /* who watches wants to see every product */
     if (x->batch->n_tokens == 1)
         *done = run_ffn(x, steps, n);
+    else
+        *done = run_add_norm(x, steps, n);
     if (*done == 0)
         return run_products(x, steps, n, done, err);
     x->prep.valid = false;

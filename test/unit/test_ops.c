@@ -97,6 +97,36 @@ static void test_rms_norm(void **state)
             }
 }
 
+/* The same bits as one after the other. */
+static void check_add_norm(fr_cpu *cpu, int64_t cols, int64_t n_tokens, bool two)
+{
+    static float w[4099], x[MOST], y[MOST];
+    int64_t n = n_tokens * cols, ldy = cols + 3;
+    fill(buf_a, n, 3);
+    fill(buf_b, n, 3);
+    fill(w, cols, 2);
+    memcpy(x, buf_a, (size_t)n * sizeof *x);
+    fr_cpu_add(cpu, buf_a, buf_b, n, buf_a);
+    if (two)
+        fr_cpu_add(cpu, buf_a, buf_b, n, buf_a);
+    memset(buf_y, 0x7F, sizeof buf_y);
+    memset(y, 0x7F, sizeof y);
+    fr_cpu_rms_norm(cpu, buf_a, cols, n_tokens, cols, w, 1e-3f, buf_y, ldy);
+    fr_cpu_add_norm(cpu, &(fr_cpu_add_norm_args){x, buf_b, two ? buf_b : NULL, n_tokens, cols, w,
+                                                 1e-3f, y, ldy});
+    assert_memory_equal(x, buf_a, (size_t)n * sizeof *x);
+    assert_memory_equal(y, buf_y, sizeof y);
+}
+
+static void test_add_norm(void **state)
+{
+    (void)state;
+    for (int c = 0; c < N_CPUS; c++)
+        for (int i = 0; i < N_WIDTHS; i++)
+            for (int64_t n = 1; n <= 13; n += 4)
+                check_add_norm(cpus[c], widths[i], n, n % 8 == 1);
+}
+
 static void check_rope(fr_cpu *cpu, int64_t heads, int64_t n_rot, int64_t n_tokens)
 {
     int64_t stride = n_rot + 3, ldx = heads * stride + 1;
@@ -731,6 +761,7 @@ int main(void)
         cmocka_unit_test(test_attention_bits),
         cmocka_unit_test(test_cache_refuses_nan),
         cmocka_unit_test(test_expanded_attention),
+        cmocka_unit_test(test_add_norm),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
