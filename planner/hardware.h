@@ -43,7 +43,6 @@ typedef struct {
     uint64_t ram_bytes; /* the budget */
     double ram_bandwidth;
     double cpu_f32_ops, cpu_int8_ops;
-    bool huge_pages;
     fr_numa_hw numa[FR_MAX_NUMA];
     int n_numa;            /* 0: one node, the whole RAM; a node may have 0 bytes */
     double disk_bandwidth; /* 0: unknown */

@@ -5,16 +5,7 @@
 #include "planner/hardware.h"
 
 typedef enum { HW_GPU, HW_LINK, HW_LINKS, HW_RAM, HW_NUMA, HW_DISK, HW_SECTIONS } hw_section;
-typedef enum {
-    HW_SIZE,
-    HW_SPEED,
-    HW_TFLOPS,
-    HW_TOPS,
-    HW_COUNT,
-    HW_SWITCH,
-    HW_TEXT,
-    HW_CPUS
-} hw_unit;
+typedef enum { HW_SIZE, HW_SPEED, HW_TFLOPS, HW_TOPS, HW_COUNT, HW_TEXT, HW_CPUS } hw_unit;
 
 typedef struct {
     hw_section section;

@@ -43,7 +43,6 @@ static const struct {
     [HW_TFLOPS] = {NAMES(flops_names), "a rate such as 71TFLOPS (a bare number counts TFLOPS)"},
     [HW_TOPS] = {NAMES(tops_names), "a rate such as 284TOPS (a bare number counts TOPS)"},
     [HW_COUNT] = {NAMES(count_names), "a whole number"},
-    [HW_SWITCH] = {NAMES(count_names), "on or off"},
     [HW_TEXT] = {NAMES(count_names), "a text"},
     [HW_CPUS] = {NAMES(count_names), "a list of CPUs such as 0-15,32-47"},
 };
@@ -68,8 +67,6 @@ void hw_number_set(const hw_row *row, double v, void *base)
         *(uint64_t *)(void *)field = (uint64_t)llround(v);
     else if (row->unit == HW_COUNT)
         *(int *)(void *)field = (int)lround(v);
-    else if (row->unit == HW_SWITCH)
-        *(bool *)(void *)field = v != 0;
     else
         *(double *)(void *)field = v;
 }
@@ -81,8 +78,6 @@ static double number_of(const hw_row *row, const void *base)
         return (double)*(const uint64_t *)(const void *)field;
     if (row->unit == HW_COUNT)
         return *(const int *)(const void *)field;
-    if (row->unit == HW_SWITCH)
-        return *(const bool *)(const void *)field;
     return *(const double *)(const void *)field;
 }
 
@@ -141,18 +136,6 @@ static fr_status parse_number(const hw_row *row, const char *text, void *base, f
     return FR_OK;
 }
 
-static fr_status parse_switch(const hw_row *row, const char *text, void *base, fr_err *err)
-{
-    static const char *const words[] = {"off", "on",       "false",   "true", "0",
-                                        "1",   "disabled", "enabled", "no",   "yes"};
-    for (int i = 0; i < 10; i++)
-        if (strcasecmp(text, words[i]) == 0) {
-            hw_number_set(row, i % 2, base);
-            return FR_OK;
-        }
-    return fail_value(row, FR_EINVAL, text, err);
-}
-
 /* NUMBER[-NUMBER] at *p, which moves behind it. */
 static bool take_cpu_range(const char **p)
 {
@@ -199,8 +182,6 @@ fr_status hw_value_parse(const hw_row *row, const char *text, void *base, fr_err
 {
     if (row->unit == HW_TEXT || row->unit == HW_CPUS)
         return parse_text(row, text, base, err);
-    if (row->unit == HW_SWITCH)
-        return parse_switch(row, text, base, err);
     return parse_number(row, text, base, err);
 }
 
@@ -256,7 +237,5 @@ fr_status hw_value_print(const hw_row *row, const void *base, fr_buf *out, fr_er
 {
     if (row->unit == HW_TEXT || row->unit == HW_CPUS)
         return print_text((const char *)base + row->offset, out, err);
-    if (row->unit == HW_SWITCH)
-        return fr_buf_puts(out, number_of(row, base) != 0 ? "on" : "off", err);
     return hw_number_print(row->unit, number_of(row, base), out, err);
 }

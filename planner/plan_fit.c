@@ -49,49 +49,75 @@ static uint64_t settled_bytes(const plan_draft *d, int dev)
     return bytes;
 }
 
-/* Experts of one staging buffer: a GPU's part of a layer, no more than a sixteenth of its memory,
- * and what is left of it beside `taken`. */
-static int64_t staged_experts(const plan_draft *d, int dev, uint64_t taken)
+/* What a GPU must be able to hold of the dense parts, which matter more than staging: an even part,
+ * as layers, which are not cut, pack. It does not depend on what any GPU has. */
+static uint64_t dense_part(const plan_draft *d)
 {
-    const fr_hparams *hp = &d->m->hp;
-    uint64_t one = plan_staging_bytes(d->m, 1); /* two buffers */
-    if (one == 0 || d->o.n_ubatch < PLAN_MIN_STREAM || dev == FR_PLAN_CPU || !is_usable(d, dev))
-        return 0;
-    uint64_t budget = d->devices[dev].budget, left = budget > taken ? budget - taken : 0;
-    int64_t part = (hp->n_expert + d->n_gpus - 1) / d->n_gpus;
-    int64_t bound = (int64_t)(budget / 8 / one), room = (int64_t)(left / one);
-    part = part < bound ? part : bound;
-    return part < room ? part : room;
-}
-
-/* Dense parts matter more than staging: all buffers shrink by one proportion until there is room
- * for them on the GPUs, as layers, which are not cut, pack. No more than that: with more memory,
- * the room beside staging must not become less. */
-static void spare_dense(plan_draft *d)
-{
-    uint64_t wanted = 0, largest = 0, rooms = 0, staging = 0, room[FR_PLAN_MAX_DEVICES];
-    uint64_t one = plan_staging_bytes(d->m, 1);
+    uint64_t wanted = 0, largest = 0;
     for (int i = 0; i < d->n_items; i++) {
         if (d->items[i].kind == FR_ITEM_EXPERTS)
             continue;
         wanted += d->items[i].bytes;
         largest = d->items[i].bytes > largest ? d->items[i].bytes : largest;
     }
-    if (d->n_gpus > 1)
-        wanted += largest * (uint64_t)(d->n_gpus - 1);
-    plan_draft_rooms(d, room);
-    for (int g = 0; g < d->n_gpus; g++) {
-        rooms += room[d->gpus[g]] - settled_bytes(d, d->gpus[g]);
-        staging += d->devices[d->gpus[g]].staging;
-    }
-    if (rooms >= wanted || staging == 0)
+    uint64_t n = d->n_gpus > 0 ? (uint64_t)d->n_gpus : 1;
+    return (wanted + largest * (n - 1)) / n;
+}
+
+typedef struct {
+    uint64_t one;   /* two buffers of an expert each */
+    uint64_t most;  /* of them: a GPU's part of a layer */
+    uint64_t dense; /* what is kept for dense parts */
+    uint64_t taken; /* what the GPU holds besides */
+} staging_need;
+
+static uint64_t left_of(const staging_need *s, uint64_t budget)
+{
+    return budget > s->taken ? budget - s->taken : 0;
+}
+
+/* Experts of one staging buffer: a GPU's part of a layer, no more than a sixteenth of its memory,
+ * and what is left of it beside its part of the dense weights. */
+static uint64_t staged_experts(const staging_need *s, uint64_t budget)
+{
+    uint64_t left = left_of(s, budget), most = s->most;
+    uint64_t bound = budget / 8 / s->one, room = left > s->dense ? (left - s->dense) / s->one : 0;
+    most = most < bound ? most : bound;
+    return most < room ? most : room;
+}
+
+static uint64_t beside_staging(const staging_need *s, uint64_t budget)
+{
+    return left_of(s, budget) - staged_experts(s, budget) * s->one;
+}
+
+/* Room beside staging that any GPU with more memory has too: staging grows by whole experts, and
+ * where it is about to, more memory would leave less. */
+static uint64_t sure_room(const staging_need *s, uint64_t budget)
+{
+    uint64_t steps[2] = {budget, budget}, least = beside_staging(s, budget);
+    steps[0] = (budget / (8 * s->one) + 1) * 8 * s->one;
+    if (left_of(s, budget) >= s->dense)
+        steps[1] += s->one - (left_of(s, budget) - s->dense) % s->one;
+    else
+        steps[1] = s->taken + s->dense + s->one;
+    for (int k = 0; k < 2; k++)
+        if (beside_staging(s, steps[k]) < least)
+            least = beside_staging(s, steps[k]);
+    return least;
+}
+
+/* Sets a GPU's staging, and what must not be used so that more memory is not less room. */
+static void set_staging(plan_draft *d, int dev, uint64_t taken)
+{
+    staging_need s = {.one = plan_staging_bytes(d->m, 1), .dense = dense_part(d), .taken = taken};
+    fr_plan_device *v = &d->devices[dev];
+    d->spare[dev] = 0;
+    if (s.one == 0 || d->o.n_ubatch < PLAN_MIN_STREAM || dev == FR_PLAN_CPU || !is_usable(d, dev))
         return;
-    double part = wanted - rooms < staging ? (double)(wanted - rooms) / (double)staging : 1;
-    for (int g = 0; g < d->n_gpus; g++) {
-        uint64_t *bytes = &d->devices[d->gpus[g]].staging;
-        *bytes -= (uint64_t)((double)*bytes * part);
-        *bytes = *bytes >= one ? *bytes / PLAN_WEIGHT_ALIGN * PLAN_WEIGHT_ALIGN : 0;
-    }
+    s.most = (uint64_t)((d->m->hp.n_expert + d->n_gpus - 1) / d->n_gpus);
+    v->staging = staged_experts(&s, v->budget) * s.one;
+    d->spare[dev] = beside_staging(&s, v->budget) - sure_room(&s, v->budget);
 }
 
 /* What a device keeps for other things than items, before it is known what it gets. */
@@ -109,10 +135,8 @@ static void set_overheads(plan_draft *d)
         uint64_t taken = v->workspace + v->logits + v->reserve + settled_bytes(d, dev);
         if (!cpu && d->o.fit)
             taken += d->o.margin_bytes[dev - 1];
-        int64_t n = staged_experts(d, dev, taken);
-        v->staging = n > 0 ? plan_staging_bytes(d->m, 1) * (uint64_t)n : 0;
+        set_staging(d, dev, taken);
     }
-    spare_dense(d);
 }
 
 void plan_draft_rooms(const plan_draft *d, uint64_t room[FR_PLAN_MAX_DEVICES])
@@ -123,7 +147,7 @@ void plan_draft_rooms(const plan_draft *d, uint64_t room[FR_PLAN_MAX_DEVICES])
             continue;
         const fr_plan_device *v = &d->devices[dev];
         uint64_t fixed = settled_bytes(d, dev);
-        uint64_t taken = v->workspace + v->staging + v->logits + v->reserve;
+        uint64_t taken = v->workspace + v->staging + v->logits + v->reserve + d->spare[dev];
         if (dev != FR_PLAN_CPU && d->o.fit)
             taken += d->o.margin_bytes[dev - 1];
         if (is_usable(d, dev) && v->budget > taken)
@@ -334,7 +358,7 @@ fr_status plan_draft_solve(plan_draft *d, fr_err *err)
     plan_draft_fill(d);
     for (int i = 0; i < d->n_items; i++)
         any_open = any_open || d->items[i].bytes > 0;
-    if (!any_open || !d->fits || d->n_gpus == 0)
+    if (!any_open || d->n_gpus == 0)
         return FR_OK;
     set_overheads(d);
     plan_draft_rooms(d, p.room);

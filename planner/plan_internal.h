@@ -56,6 +56,7 @@ typedef struct {
     /* of the size (plan_draft_size) */
     uint64_t kv_layer; /* all sequences */
     plan_workspace ws;
+    uint64_t spare[FR_PLAN_MAX_DEVICES]; /* room that a larger budget would have less of: unused */
     fr_plan_device devices[FR_PLAN_MAX_DEVICES]; /* after plan_draft_fill: what each would hold */
     bool fits;
     bool last_resort; /* of the solver: with more memory the prediction may be worse */
@@ -76,7 +77,7 @@ void plan_draft_size(plan_draft *d, int64_t n_ctx, int64_t n_ubatch);
 void plan_draft_fill(plan_draft *d);
 
 /* Fills by the solver, within the rooms that are left; the first-fit filling stays when the solver
- * finds none. */
+ * finds none. Sets devices and fits. */
 fr_status plan_draft_solve(plan_draft *d, fr_err *err);
 
 /* Where the attention of a layer is in the filling, and where its cache is. */

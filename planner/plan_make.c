@@ -417,7 +417,7 @@ static fr_status settle_sizes(plan_draft *d, int64_t n_ctx, int64_t n_ubatch, fr
     }
     plan_draft_size(d, n_ctx, n_ubatch);
     plan_draft_fill(d);
-    return d->fits ? FR_OK : plan_fit_explain(d, err);
+    return FR_OK;
 }
 
 static fr_status make_with(fr_plan *p, const fr_model *m, const fr_hardware *hw,
@@ -429,6 +429,8 @@ static fr_status make_with(fr_plan *p, const fr_model *m, const fr_hardware *hw,
     fr_status st = settle_sizes(&d, o->n_ctx, o->n_ubatch, err);
     if (st == FR_OK)
         st = plan_draft_solve(&d, err);
+    if (st == FR_OK && !d.fits)
+        st = plan_fit_explain(&d, err);
     if (st == FR_OK)
         st = write_plan(&d, p, err);
     plan_draft_close(&d);

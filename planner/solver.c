@@ -181,6 +181,20 @@ static fr_status too_small(const fr_problem *p, const plan_state *s, fr_err *err
                    fr_format_bytes(p->room[most], room), fr_format_bytes(s->used[most], need));
 }
 
+/* More than all devices together hold. */
+static bool is_too_much(const fr_problem *p)
+{
+    uint64_t bytes = 0, room = 0;
+    for (int i = 0; i < p->n_items; i++) {
+        bytes += p->items[i].bytes;
+        for (int d = 0; d <= p->hw->n_gpus; d++)
+            bytes += p->items[i].fixed_bytes[d];
+    }
+    for (int d = 0; d <= p->hw->n_gpus; d++)
+        room += p->room[d];
+    return bytes > room;
+}
+
 fr_status plan_solve(const fr_problem *p, fr_arena *arena, fr_solution *out, fr_err *err)
 {
     solver *v = FR_ARENA_NEW(solver, arena, 1, err);
@@ -190,13 +204,14 @@ fr_status plan_solve(const fr_problem *p, fr_arena *arena, fr_solution *out, fr_
     FR_TRY(plan_tables_init(&v->t, p, arena, err));
     FR_TRY(plan_state_init(&v->best, &v->t, arena, err));
     FR_TRY(solve_families(v, arena, err));
-    bool last_resort = !v->found;
-    if (last_resort) {
+    int order[FR_MAX_GPUS];
+    bool last_resort = !v->found || plan_gpu_order(p, order) > PLAN_CHAINS_GPUS;
+    if (last_resort && !is_too_much(p)) {
         FR_TRY(plan_resort_solve(&v->t, &v->best, arena, err));
-        if (plan_state_excess(&v->best) > 0)
-            return too_small(p, &v->best, err);
         plan_state_recount(&v->best);
     }
+    if (plan_state_excess(&v->best) > 0)
+        return too_small(p, &v->best, err);
     *out = (fr_solution){v->best.units, v->best.seconds, last_resort};
     return FR_OK;
 }

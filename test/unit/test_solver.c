@@ -295,6 +295,87 @@ static int sweep(const fr_model *m, const char *name, int n_gpus, uint64_t other
     return n;
 }
 
+/* Seconds of a plan with `rule` (or NULL) for a machine; INFINITY: the model does not fit. */
+static double planned(const fr_model *m, const fr_hardware *hw, const char *rule, bool *resort)
+{
+    fr_plan_options o = fr_plan_defaults();
+    fr_rules *rules;
+    fr_plan *p;
+    double seconds = INFINITY;
+    o.n_ctx = 32768;
+    assert_ok(fr_rules_new(&rules, &err));
+    if (rule)
+        assert_ok(fr_rules_add_cli(rules, rule, &err));
+    fr_status st = fr_plan_make(m, hw, rules, &o, &p, NULL, &err);
+    assert_true(st == FR_OK || st == FR_ENOMEM);
+    *resort = false;
+    if (st == FR_OK) {
+        seconds = planned_seconds(p);
+        for (size_t i = 0; i < p->notes.n; i++)
+            *resort = *resort || strstr(p->notes.items[i].text, "found by trial");
+    }
+    fr_plan_free(p);
+    fr_rules_free(rules);
+    return seconds;
+}
+
+/* Plans for a machine of which one GPU or all grow, from 1 MiB on, or keep less in reserve. */
+static int grow_plans(const fr_model *m, uint64_t seed, int n_steps, int *n_resort)
+{
+    static const char *const rules[] = {NULL, NULL, "blk\\.(7|8|9)\\..*_exps=CUDA*",
+                                        "blk\\.1[0-9]\\.attn=CUDA0", "exps=CUDA0[0-3]"};
+    uint64_t rng = seed * 7919 + 1, first = 4 + test_rand(&rng) % 28;
+    int n_gpus = 1 + (int)(test_rand(&rng) % 3), n = 0;
+    const char *rule = rules[test_rand(&rng) % 5];
+    fr_hardware hw = problem_machine(n_gpus, first << 30, (96 + test_rand(&rng) % 600) << 30);
+    for (int i = 0; i < n_gpus; i++) {
+        hw.gpus[i].vram_bytes += (test_rand(&rng) % 8192) << 20;
+        hw.gpus[i].bandwidth *= 1 + (double)(test_rand(&rng) % 3);
+    }
+    double before = INFINITY;
+    bool was_resort = false, resort;
+    for (int step = 0; step <= n_steps; step++) {
+        double seconds = planned(m, &hw, rule, &resort);
+        if (seconds > before * (1 + SLOWER) && !was_resort)
+            fail_msg("seed %d, step %d: %.12g s, less memory had %.12g", (int)seed, step, seconds,
+                     before);
+        n += before < INFINITY;
+        *n_resort += was_resort;
+        before = seconds;
+        was_resort = resort;
+        uint64_t more = 1ull << (20 + test_rand(&rng) % 14), one = test_rand(&rng) % 4;
+        for (int i = 0; i < n_gpus; i++)
+            if (one >= (uint64_t)n_gpus || one == (uint64_t)i)
+                hw.gpus[i].vram_bytes += more + test_rand(&rng) % 4096;
+    }
+    return n;
+}
+
+static void test_more_memory_plans(void **state)
+{
+    static const char *const files[] = {
+        TEST_FILE("data/headers/deepseek-v2-lite-q4_k_m.header.gguf"),
+        TEST_FILE("data/headers/deepseek-r1-0528-iq3_xxs.header.gguf"),
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        int n = 0, n_resort = 0;
+        fr_gguf *g;
+        fr_model *m;
+        assert_ok(fr_gguf_open(files[i], FR_GGUF_HEADERS_ONLY, &g, &err));
+        assert_ok(fr_model_open(g, FR_MLA_AUTO, &m, &err));
+        for (uint64_t seed = 1; seed <= (uint64_t)(n_growing / 8); seed++)
+            n += grow_plans(m, seed, 8, &n_resort);
+        print_message(
+            "%s: %d steps to more memory, none slower, %d from plans of the last resort\n",
+            strrchr(files[i], '/') + 1, n, n_resort);
+        assert_true(n > 8);
+        assert_true(n_resort <= n / 10);
+        fr_model_close(m);
+        fr_gguf_close(g);
+    }
+}
+
 static void test_sweep(void **state)
 {
     static const char *const files[] = {
@@ -569,6 +650,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_random),
         cmocka_unit_test(test_more_memory),
         cmocka_unit_test(test_more_memory_real),
+        cmocka_unit_test(test_more_memory_plans),
         cmocka_unit_test(test_exhaustive),
         cmocka_unit_test(test_dense_first),
         cmocka_unit_test(test_dev),
@@ -576,7 +658,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_out_of_memory),
         cmocka_unit_test(test_time),
     };
-    const struct CMUnitTest growing[] = {cmocka_unit_test(test_more_memory)};
+    const struct CMUnitTest growing[] = {cmocka_unit_test(test_more_memory),
+                                         cmocka_unit_test(test_more_memory_plans)};
     const struct CMUnitTest sweeps[] = {cmocka_unit_test(test_sweep)};
     const char *what = argc > 1 ? argv[1] : "";
     if (strcmp(what, "--bench") == 0) {
