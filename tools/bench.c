@@ -1,8 +1,10 @@
 /* ferry-bench: tokens a second of models, and the speed of kernels, beside what the machine can do.
  */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "bench/bench.h"
 #include "common/placement.h"
 
@@ -21,15 +23,22 @@ static void split_rules(fr_options *o)
                 *p = ',';
 }
 
-static fr_status bench_models(fr_options *o, fr_err *err)
+/* --json: the text that a printer wrote. */
+static fr_status write_json(const char *path, const char *text, size_t n, fr_err *err)
 {
-    bench_plan plan;
-    FR_TRY(bench_plan_make(o, &plan, err));
-    bench_printer printers[] = {printer_on(stdout, o->bench_output, o, &plan),
-                                printer_on(stderr, o->bench_output_err, o, &plan)};
-    int n = strcmp(o->bench_output_err, "none") == 0 ? 1 : 2;
-    split_rules(o);
-    fr_status st = bench_run(o, &plan, printers, n, err);
+    fr_out_file f;
+    FR_TRY(fr_file_create(path, &f, err));
+    fr_status st = fr_file_write(&f, text, n, err);
+    if (st == FR_OK)
+        return fr_file_commit(&f, err);
+    fr_file_abort(&f);
+    return st;
+}
+
+static fr_status run_printers(fr_options *o, const bench_plan *plan, bench_printer *printers, int n,
+                              fr_err *err)
+{
+    fr_status st = bench_run(o, plan, printers, n, err);
     for (int i = 0; i < n; i++) {
         fr_err end_err = {0};
         fr_status end = bench_print_end(&printers[i], &end_err);
@@ -38,6 +47,30 @@ static fr_status bench_models(fr_options *o, fr_err *err)
             st = end;
         }
     }
+    return st;
+}
+
+static fr_status bench_models(fr_options *o, fr_err *err)
+{
+    bench_plan plan;
+    char *json = NULL;
+    size_t n_json = 0;
+    int n = 1;
+    FR_TRY(bench_plan_make(o, &plan, err));
+    bench_printer printers[3] = {printer_on(stdout, o->bench_output, o, &plan)};
+    FILE *memory = o->table_json ? open_memstream(&json, &n_json) : NULL;
+    if (strcmp(o->bench_output_err, "none") != 0)
+        printers[n++] = printer_on(stderr, o->bench_output_err, o, &plan);
+    if (memory)
+        printers[n++] = printer_on(memory, "json", o, &plan);
+    split_rules(o);
+    fr_status st = o->table_json && !memory ? fr_fail(err, FR_ENOMEM, "--json: out of memory")
+                                            : run_printers(o, &plan, printers, n, err);
+    if (memory)
+        fclose(memory);
+    if (st == FR_OK && memory)
+        st = write_json(o->table_json, json, n_json, err);
+    free(json);
     bench_plan_free(&plan);
     return st;
 }

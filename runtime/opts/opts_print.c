@@ -60,9 +60,14 @@ static fr_status add_spellings(const opts_row *row, bool many, fr_buf *out, fr_e
     const char *value = row->value ? row->value : many ? "0|1" : NULL, *more = many ? ",..." : "";
     if (!value)
         return FR_OK;
-    return opts_is_switch(row) || (row->flags & OPTS_OPTARG)
+    size_t shown = out->n;
+    FR_TRY(opts_is_switch(row) || (row->flags & OPTS_OPTARG)
                ? fr_buf_printf(out, err, " [%s%s]", value, more)
-               : fr_buf_printf(out, err, " %s%s", value, more);
+               : fr_buf_printf(out, err, " %s%s", value, more));
+    for (size_t i = shown; many && strchr(value, ',') && i < shown + strlen(value); i++)
+        if (out->p[i] == ',') /* of one value's parts */
+            out->p[i] = '/';
+    return FR_OK;
 }
 
 /* The help text with choices, default and limits. */
@@ -133,6 +138,12 @@ fr_status fr_opts_help(fr_tool tool, fr_buf *text, fr_err *err)
             "and in the environment as FERRY_LONG_NAME. The command line counts most, then the\n"
             "environment, then the file. - and _ are the same in names; a switch --X has --no-X.\n",
             fr_tool_name(tool), opts_usage(tool)));
+    if (tool == FR_TOOL_BENCH)
+        FR_TRY_OUT(st, fr_buf_puts(text,
+                                   "\nN,... stands for several values: 1,2,4, or ranges such as "
+                                   "512-2048+512 and 1-64*2,\nor the option again. Every "
+                                   "combination is measured.\n",
+                                   err));
     for (const opts_section *s = opts_sections; s->name; s++)
         FR_TRY_OUT(st, help_section(s, tool, text, &scratch, err));
 out:

@@ -112,6 +112,10 @@ for args, columns, cells in PASTED:
 r = succeed("ferry-bench", "-m", DEMO, "-p", "8", "-n", "4", "-r", "1", "-oe", "jsonl", *SMALL)
 expect("-oe", [json.loads(line)["test"] for line in r.err.decode().splitlines()], ["pp8", "tg4"])
 expect("-oe (table)", len(lines_of(r)), 2 + 2 + 3)
+r = succeed("ferry-bench", "--help")
+for words in ("-t, --threads N,...", "-ts, --tensor-split A/B/...,...", "-fa, --flash-attn [on|off|auto,...]", "N,... stands for",
+              "(default: 512)", "-r, --repetitions N             How often a test is timed (default: 5)"):
+    expect_in("--help", words, r.out.decode())
 expect("--list-devices", succeed("ferry-bench", "--list-devices", "--device", "none").out, b"Available devices:\n")
 r = succeed("ferry-bench", "-m", DEMO, "-p", "0", "-n", "4", "-d", "100", "--fill-depth", "fast", "-ub", "16", "-r", "1",
             "--no-roofline", "--progress", *SMALL)
@@ -206,12 +210,15 @@ for name, value in (("no_kv_offload", True), ("use_mmap", False), ("cpu_strict",
     expect("json (%s)" % name, j[name], value)
 expect("sql (types)", [x[0] for x in db.execute("SELECT typeof(avg_ts) || typeof(n_prompt) || typeof(test) FROM test")],
        ["realintegertext"] * 3)
+r = succeed("ferry-bench", "-m", DEMO, "-p", "8", "-n", "4", "-r", "1", "--json", temp("bench.json"), *SMALL)
+expect("--json", [t["test"] for t in json.load(open(temp("bench.json")))], ["pp8", "tg4"])
+expect("--json (table)", lines_of(r)[0][:10], "| model   ")
 expect("without roofline", json.loads(bench("json", "--no-roofline"))[0]["roofline"], None)
 
 # ---- ferry-bench: kernels
 r = succeed("ferry-bench", "--kernels", "Q4_K", "iq4_xs_r8", *SMALL)
 table = [line for line in lines_of(r) if line.startswith("|")]
-expect_in("kernels", "| type           | kernel               | tokens |    GB/s | of read |    GOPS | of int8 | x scalar |",
+expect_in("kernels", "| type           | kernel                   | tokens |    GB/s | of read |    GOPS | of int8 | x scalar |",
           table[0])
 names = [match("kernels", r"\| (\S+) +\| (\S+) +\| +(1|512) \| +[\d.]+ \| +\d+ % \| +[\d.]+ \| +[\d.]+ % \| +[\d.]+ \|",
                line) for line in table[2:]]

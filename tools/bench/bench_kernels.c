@@ -42,17 +42,17 @@ static void print_head(const kernels *k)
         "before every type.\nx scalar: times the speed of the scalar kernels.\n\n",
         fr_cpu_n_threads(k->fast), fr_isa_name(fr_cpu_isa(k->fast)), FR_SPEED_COLS,
         k->room_bytes >> 20, FR_SPEED_TOKENS);
-    printf("| %-14s | %-20s | %6s | %7s | %7s | %7s | %7s | %8s |\n", "type", "kernel", "tokens",
+    printf("| %-14s | %-24s | %6s | %7s | %7s | %7s | %7s | %8s |\n", "type", "kernel", "tokens",
            "GB/s", "of read", "GOPS", "of int8", "x scalar");
-    printf(
-        "| -------------- | -------------------- | -----: | ------: | ------: | ------: | ------: "
-        "| -------: |\n");
+    printf("| -------------- | ------------------------ | -----: | ------: | ------: | ------: | "
+           "------: "
+           "| -------: |\n");
 }
 
 static void print_row(const char *type, const char *kernel, int n_tokens, const fr_product_speed *s,
                       const tool_yards *y)
 {
-    printf("| %-14s | %-20s | %6d | %7.1f | %5.0f %% | %7.1f | %5.1f %% | %8.1f |\n", type, kernel,
+    printf("| %-14s | %-24s | %6d | %7.1f | %5.0f %% | %7.1f | %5.1f %% | %8.1f |\n", type, kernel,
            n_tokens, s->bytes, 100 * s->bytes / y->read, s->ops, 100 * s->ops / y->int8, s->scalar);
 }
 
