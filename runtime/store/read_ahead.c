@@ -10,9 +10,10 @@
 #include <stdatomic.h>
 
 enum {
-    N_READERS = 8,    /* requests in flight */
-    N_SPARE = 16,     /* buffers that wait while all threads are busy with something else */
-    MOST_THREADS = 32 /* that work at a time; more would only take memory */
+    N_READERS = 8,     /* requests in flight */
+    N_SPARE = 16,      /* buffers that wait while all threads are busy with something else */
+    MOST_THREADS = 32, /* that work at a time; more would only take memory */
+    AHEAD_BYTES = 1 << 20
 };
 
 typedef enum { SLOT_FREE, SLOT_READING, SLOT_READY, SLOT_TAKEN } slot_state;
@@ -71,7 +72,8 @@ static uint64_t *read_piece(store_ahead *a, store_span span, slot *s)
         s->err.code = st;
         return &a->account.direct_bytes;
     }
-    fr_file_prefetch(f, span.from, span.n); /* several pieces are asked for out of their order */
+    /* Small pieces mostly stand one behind the other: those that follow come with the first. */
+    fr_file_prefetch(f, span.from, span.n > AHEAD_BYTES ? span.n : AHEAD_BYTES);
     s->bytes = s->room;
     s->err.code =
         fr_file_read_at(f, span.from, s->room, span.n, a->source->paths[span.i_file], &s->err);
