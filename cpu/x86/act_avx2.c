@@ -101,6 +101,7 @@ static void act_encode(fr_act_type type, const float *x, int64_t cols, void *dst
         for (int64_t i = 0; i < cols; i += 32, a++) {
             a->d = encode_block(x + i, 32, a->q, sums);
             a->s = a->d * (float)(sums[0] + sums[1]);
+            a->start = FR_ACT_MAGIC_BITS - 128 * (sums[0] + sums[1]);
             if (!is_common(a->d))
                 fr_act_encode_row(type, x + i, 32, a);
         }
@@ -111,6 +112,9 @@ static void act_encode(fr_act_type type, const float *x, int64_t cols, void *dst
             a->d = encode_block(x + i, 256, a->q, sums);
             for (int s = 0; s < 16; s++)
                 a->sums[s] = (int16_t)sums[s];
+            for (int s = 0; s < 8; s++)
+                a->sums_32[s] = (int16_t)(sums[2 * s] + sums[2 * s + 1]);
+            memset(a->unused, 0, sizeof a->unused);
             note_largest(a);
             if (!is_common(a->d))
                 fr_act_encode_row(type, x + i, 256, a);

@@ -4,132 +4,57 @@
 #include "cpu/x86/avx512.h"
 #include "cpu/x86/rows_avx2.h"
 
-/* 256 columns of a token's activations. */
+/* What a call keeps on its stack. */
 typedef struct {
-    _Alignas(64) int32_t start[16]; /* blocks of 256: what the sums of each scale start from */
-    int32_t sums[8];                /* blocks of 256: two int16, of neighbouring scales */
-    float d;                        /* of a block of 256 */
-    const fr_act_q8_32 *x_32;
-    _Alignas(64) uint8_t q[GEMM_COLS]; /* where they had to be changed */
-} gemm_x;
+    gemm_strip strip[2]; /* one is met while the other is made */
+    _Alignas(64) float acc[GEMM_STRIPS][CPU_MANY_TOKENS][GEMM_ROWS]; /* the results so far */
+    _Alignas(
+        64) int32_t start[GEMM_TOKENS][16]; /* of a tile, blocks of 256: of each scale's sums */
+    bool large[CPU_MANY_TOKENS]; /* of tiles: some sums may be too large for 16 bits (gemm_whole) */
+} gemm_room;
 
-/* Of up to six tokens. */
+/* Activations of up to six tokens: 256 columns that stand `at` bytes behind the rows' beginnings.
+ */
 typedef struct {
-    gemm_x x[GEMM_TOKENS];
-    const uint8_t *q[GEMM_TOKENS];
-    bool small; /* whether all keep the sums small (gemm_whole) */
+    const void *const *x;
+    size_t at;
+    int n_blocks; /* of 32 */
+    int32_t (*start)[16];
 } gemm_tile;
 
 #define EACH_SIXTEEN _Pragma("GCC unroll 2") for (int r = 0; r < nr; r++)
 #define EACH_TOKEN   _Pragma("GCC unroll 6") for (int t = 0; t < nt; t++)
 
-/* ---- activations
- * ------------------------------------------------------------------------------------ */
-
-/* Blocks of 32: activations 128 above their value. */
-CPU_INLINE void take_32(const fr_act_q8_32 *from, int n_blocks, gemm_x *x)
-{
-    const __m256i top = _mm256_set1_epi8(-128);
-    x->x_32 = from;
-    for (int b = 0; b < n_blocks; b++) {
-        __m256i moved = _mm256_xor_si256(avx2_load(from[b].q), top);
-        _mm256_store_si256((__m256i *)(void *)(x->q + 32 * b), moved);
-    }
-}
-
-/* Neighbouring sums of 32 columns in pairs, from those of 16. */
-CPU_INLINE void pair_sums(int32_t *dst, __m256i sums)
-{
-    __m256i wide = _mm256_madd_epi16(sums, _mm256_set1_epi16(1));
-    _mm_storeu_si128((__m128i *)(void *)dst, _mm256_cvtepi32_epi16(wide));
-}
-
 /* -offset times the sums of the columns of each scale. */
-CPU_INLINE void start_sums(int32_t start[16], __m256i sums, const gemm_form *f)
+CPU_INLINE void make_starts(const gemm_tile *tile, const gemm_form *f, int nt)
 {
-    if (f->scale_cols == 32) {
-        __m256i minus = _mm256_set1_epi16((short)-f->offset);
-        _mm256_store_si256((__m256i *)(void *)start, _mm256_madd_epi16(sums, minus));
-    } else {
-        __m512i minus = _mm512_set1_epi32(-f->offset & 0xFFFF); /* the upper half counts for 0 */
-        _mm512_store_si512(start, _mm512_madd_epi16(_mm512_cvtepi16_epi32(sums), minus));
+    const __m512i minus = _mm512_set1_epi32(-f->offset & 0xFFFF); /* the upper half counts for 0 */
+    for (int t = 0; t < nt; t++) {
+        const fr_act_q8_256 *x = (const void *)((const char *)tile->x[t] + tile->at);
+        const int16_t *sums = f->scale_cols == 16 ? x->sums : x->sums_32;
+        __m512i wide = _mm512_cvtepi16_epi32(avx2_load(sums));
+        _mm512_store_si512(tile->start[t], _mm512_madd_epi16(wide, minus));
     }
 }
 
-/* The order of the form (gemm_form.by_8). */
-CPU_INLINE void reorder(const int8_t *q, const gemm_form *f, uint8_t *room)
+/* Whether some of a tile's sums may be too large for 16 bits (gemm_whole). */
+CPU_INLINE bool is_large(const gemm_tile *tile, const gemm_form *f, int nt)
 {
-    const __m512i one_scale =
-        _mm512_setr_epi32(0x18100800, 0x19110901, 0x1A120A02, 0x1B130B03, 0x1C140C04, 0x1D150D05,
-                          0x1E160E06, 0x1F170F07, 0x38302820, 0x39312921, 0x3A322A22, 0x3B332B23,
-                          0x3C342C24, 0x3D352D25, 0x3E362E26, 0x3F372F27);
-    const __m512i two_scales =
-        _mm512_setr_epi32(0x0C040800, 0x0D050901, 0x0E060A02, 0x0F070B03, 0x1C141810, 0x1D151911,
-                          0x1E161A12, 0x1F171B13, 0x2C242820, 0x2D252921, 0x2E262A22, 0x2F272B23,
-                          0x3C343830, 0x3D353931, 0x3E363A32, 0x3F373B33);
-    const __m512i from = f->scale_cols == 32 ? one_scale : two_scales;
-    for (int i = 0; i < GEMM_COLS; i += 64)
-        _mm512_store_si512(room + i, _mm512_permutexvar_epi8(from, _mm512_loadu_si512(q + i)));
-}
-
-CPU_INLINE void take_256(const fr_act_q8_256 *from, const gemm_form *f, gemm_x *x)
-{
-    const __m256i sums = avx2_load(from->sums);
-    x->d = from->d;
-    start_sums(x->start, sums, f);
-    if (f->by_8)
-        reorder(from->q, f, x->q);
-    if (f->min && f->scale_cols == 32)
-        pair_sums(x->sums, sums);
-    else if (f->min)
-        _mm256_storeu_si256((__m256i *)(void *)x->sums, sums);
-}
-
-/* Asks for n bytes at `at` of the nt tokens' activations from t on, as far as these exist. */
-CPU_INLINE void ask_x(const cpu_dot_args *a, size_t at, const size_t n, int t, int nt)
-{
-    for (; nt > 0 && t < a->n_tokens; t++, nt--)
-        avx2_prefetch((const uint8_t *)a->x[t] + at, n);
-}
-
-/* nt tokens' activations of a chunk, from t on; asks for the next ones. */
-static void take_tile(const cpu_dot_args *a, const gemm_form *f, int64_t chunk, int t, int nt,
-                      gemm_tile *tile)
-{
-    tile->small = true;
-    for (int i = 0; i < nt; i++) {
-        const fr_act_q8_256 *from = (const fr_act_q8_256 *)a->x[t + i] + chunk;
-        take_256(from, f, &tile->x[i]);
-        tile->q[i] = f->by_8 ? tile->x[i].q : (const uint8_t *)from->q;
-        if (from->most_abs > f->whole.most_abs || from->most_half > f->whole.most_half)
-            tile->small = false;
+    const __m128i most = _mm_set1_epi32(f->whole.most_half << 16 | f->whole.most_abs);
+    __m128i above = _mm_setzero_si128();
+    for (int t = 0; t < nt; t++) {
+        const fr_act_q8_256 *x = (const void *)((const char *)tile->x[t] + tile->at);
+        int32_t both;
+        memcpy(&both, &x->most_abs, sizeof both);
+        above = _mm_or_si128(above, _mm_subs_epu16(_mm_cvtsi32_si128(both), most));
     }
-    ask_x(a, (size_t)chunk * sizeof(fr_act_q8_256), sizeof(fr_act_q8_256), t + nt, nt);
-}
-
-static void take_tile_32(const cpu_dot_args *a, int64_t chunk, int n_blocks, int t, int nt,
-                         gemm_tile *tile)
-{
-    enum { BLOCKS = GEMM_COLS / 32 };
-    for (int i = 0; i < nt; i++) {
-        take_32((const fr_act_q8_32 *)a->x[t + i] + BLOCKS * chunk, n_blocks, &tile->x[i]);
-        tile->q[i] = tile->x[i].q;
-    }
-    ask_x(a, (size_t)chunk * BLOCKS * sizeof(fr_act_q8_32), BLOCKS * sizeof(fr_act_q8_32), t + nt,
-          nt);
+    return _mm_cvtsi128_si32(above) != 0;
 }
 
 /* ---- sums of one scale
  * ------------------------------------------------------------------------------ */
 
-/* Loads that stay loads: a register copied to all sums would cost multiplying time. */
-CPU_INLINE __m512i load_start(const int32_t *p)
-{
-    __m512i v;
-    __asm__("vmovdqa64 %1, %0" : "=v"(v) : "m"(*(const __m512i *)(const void *)p));
-    return v;
-}
-
+/* A load that stays a load: a register copied to all sums would cost multiplying time. */
 CPU_INLINE __m512i spread_start(const int32_t *p)
 {
     __m512i v;
@@ -146,11 +71,9 @@ CPU_INLINE __m512i four_columns(const uint8_t *x)
     return fours;
 }
 
-/* Adds the products of scale i, of n quads of columns, to sum. x_high: it is the activations that
- * are 128 above their value, otherwise the codes. */
+/* Adds the products of scale i, of n quads of columns, to sum; x: the activations of its first. */
 CPU_INLINE void add_products(const gemm_strip *s, const uint8_t *const *x, int i, const int n,
-                             const bool x_high, const int nr, const int nt,
-                             __m512i sum[2][GEMM_TOKENS])
+                             const int nr, const int nt, __m512i sum[2][GEMM_TOKENS])
 {
     _Pragma("GCC unroll 8") for (int q = 0; q < n; q++)
     {
@@ -158,29 +81,34 @@ CPU_INLINE void add_products(const gemm_strip *s, const uint8_t *const *x, int i
         EACH_SIXTEEN w[r] = _mm512_load_si512(s->codes[n * i + q][16 * r]);
         EACH_TOKEN
         {
-            __m512i fours = four_columns(x[t] + 4 * (n * i + q));
-            EACH_SIXTEEN sum[r][t] = x_high ? _mm512_dpbusd_epi32(sum[r][t], fours, w[r])
-                                            : _mm512_dpbusd_epi32(sum[r][t], w[r], fours);
+            __m512i fours = four_columns(x[t] + 4 * q);
+            EACH_SIXTEEN sum[r][t] = _mm512_dpbusd_epi32(sum[r][t], w[r], fours);
         }
     }
 }
 
+typedef float gemm_sums[GEMM_ROWS]; /* of a token */
+
 /* ---- blocks of 32
  * -------------------------------------------------------------------------------- */
 
-CPU_INLINE void multiply_32(const gemm_strip *s, const gemm_x *x, const uint8_t *const *q,
-                            int n_blocks, const bool min, const int nr, const int nt,
-                            float (*acc)[GEMM_ROWS])
+CPU_INLINE void multiply_32(const gemm_strip *s, const gemm_tile *tile, const bool min,
+                            const int nr, const int nt, gemm_sums *from, gemm_sums *to)
 {
+    const int n_blocks = tile->n_blocks;
+    const fr_act_q8_32 *x[GEMM_TOKENS];
     __m512 y[2][GEMM_TOKENS];
+    EACH_TOKEN x[t] = (const void *)((const char *)tile->x[t] + tile->at);
     EACH_SIXTEEN
-    EACH_TOKEN y[r][t] = _mm512_load_ps(acc[t] + 16 * r);
+    EACH_TOKEN y[r][t] = _mm512_load_ps(from[t] + 16 * r);
     _Pragma("GCC unroll 1") for (int b = 0; b < n_blocks; b++)
     {
         __m512i sum[2][GEMM_TOKENS];
+        const uint8_t *q[GEMM_TOKENS];
+        EACH_TOKEN q[t] = (const uint8_t *)x[t][b].q;
         EACH_SIXTEEN
-        EACH_TOKEN sum[r][t] = load_start(s->start[b] + 16 * r);
-        add_products(s, q, b, 8, true, nr, nt, sum);
+        EACH_TOKEN sum[r][t] = spread_start(&x[t][b].start);
+        add_products(s, q, b, 8, nr, nt, sum);
         EACH_SIXTEEN
         {
             __m512 d = _mm512_load_ps(s->scale[b] + 16 * r);
@@ -188,80 +116,100 @@ CPU_INLINE void multiply_32(const gemm_strip *s, const gemm_x *x, const uint8_t 
             EACH_TOKEN
             {
                 __m512 v = _mm512_fmsub_ps(d, _mm512_castsi512_ps(sum[r][t]), offset);
-                y[r][t] = _mm512_fmadd_ps(v, _mm512_set1_ps(x[t].x_32[b].d), y[r][t]);
+                y[r][t] = _mm512_fmadd_ps(v, _mm512_set1_ps(x[t][b].d), y[r][t]);
                 if (min)
                     y[r][t] = _mm512_fmadd_ps(_mm512_load_ps(s->m[b] + 16 * r),
-                                              _mm512_set1_ps(x[t].x_32[b].s), y[r][t]);
+                                              _mm512_set1_ps(x[t][b].s), y[r][t]);
             }
         }
     }
     EACH_SIXTEEN
-    EACH_TOKEN _mm512_store_ps(acc[t] + 16 * r, y[r][t]);
+    EACH_TOKEN _mm512_store_ps(to[t] + 16 * r, y[r][t]);
 }
 
 /* ---- blocks of 256
  * ------------------------------------------------------------------------------- */
 
+/* Of a micro-kernel. */
+typedef struct {
+    int scale_cols;
+    bool min;
+    bool whole; /* scales are whole numbers in the strip */
+} gemm_kind;
+
 /* y -= m * x.d * (the minima times the sums of activations) */
-CPU_INLINE void take_minima_off(const gemm_strip *s, const gemm_x *x, const int n_pairs,
-                                const int nr, const int nt, __m512 y[2][GEMM_TOKENS])
+CPU_INLINE void take_minima_off(const gemm_strip *s, const fr_act_q8_256 *const *x,
+                                const int scale_cols, const int nr, const int nt,
+                                __m512 y[2][GEMM_TOKENS])
 {
     __m512i sum[2][GEMM_TOKENS];
     EACH_SIXTEEN
     EACH_TOKEN sum[r][t] = _mm512_setzero_si512();
-    _Pragma("GCC unroll 8") for (int i = 0; i < n_pairs; i++)
+    _Pragma("GCC unroll 8") for (int i = 0; i < 128 / scale_cols; i++)
     {
         __m512i min[2];
         EACH_SIXTEEN min[r] = _mm512_load_si512(s->min[i][16 * r]);
         EACH_TOKEN
         {
-            __m512i pair = four_columns((const uint8_t *)&x[t].sums[i]);
+            const int16_t *sums = scale_cols == 16 ? x[t]->sums : x[t]->sums_32;
+            __m512i pair = four_columns((const uint8_t *)(sums + 2 * i));
             EACH_SIXTEEN sum[r][t] = _mm512_dpwssd_epi32(sum[r][t], min[r], pair);
         }
     }
     EACH_SIXTEEN
     {
         __m512 m = _mm512_load_ps(s->m[0] + 16 * r);
-        EACH_TOKEN y[r][t] = _mm512_fnmadd_ps(_mm512_mul_ps(m, _mm512_set1_ps(x[t].d)),
+        EACH_TOKEN y[r][t] = _mm512_fnmadd_ps(_mm512_mul_ps(m, _mm512_set1_ps(x[t]->d)),
                                               _mm512_cvtepi32_ps(sum[r][t]), y[r][t]);
     }
 }
 
-/* acc + x.d * (d * part - m * minima) */
-CPU_INLINE void finish_256(const gemm_strip *s, const gemm_x *x, const int scale_cols,
+/* from + x.d * (d * part - m * minima) */
+CPU_INLINE void finish_256(const gemm_strip *s, const fr_act_q8_256 *const *x, const int scale_cols,
                            const bool min, const int nr, const int nt, __m512 part[2][GEMM_TOKENS],
-                           float (*acc)[GEMM_ROWS])
+                           gemm_sums *from, gemm_sums *to)
 {
     EACH_SIXTEEN
     {
         __m512 d = _mm512_load_ps(s->d + 16 * r);
-        EACH_TOKEN part[r][t] = _mm512_fmadd_ps(_mm512_mul_ps(d, _mm512_set1_ps(x[t].d)),
-                                                part[r][t], _mm512_load_ps(acc[t] + 16 * r));
+        EACH_TOKEN part[r][t] = _mm512_fmadd_ps(_mm512_mul_ps(d, _mm512_set1_ps(x[t]->d)),
+                                                part[r][t], _mm512_load_ps(from[t] + 16 * r));
     }
     if (min)
-        take_minima_off(s, x, 128 / scale_cols, nr, nt, part);
+        take_minima_off(s, x, scale_cols, nr, nt, part);
     EACH_SIXTEEN
-    EACH_TOKEN _mm512_store_ps(acc[t] + 16 * r, part[r][t]);
+    EACH_TOKEN _mm512_store_ps(to[t] + 16 * r, part[r][t]);
 }
 
-/* whole: the scales are whole numbers in the strip, and the sums too large. */
-CPU_INLINE void multiply_256(const gemm_strip *s, const gemm_x *x, const uint8_t *const *q,
-                             const int scale_cols, const bool min, const bool whole, const int nr,
-                             const int nt, float (*acc)[GEMM_ROWS])
+/* The sums of scale i. Without offset (forms with minima) they start from 0, which costs no
+ * multiplying time. */
+CPU_INLINE void sums_of_scale(const gemm_strip *s, const gemm_tile *tile,
+                              const fr_act_q8_256 *const *x, int i, const gemm_kind *k,
+                              const int nr, const int nt, __m512i sum[2][GEMM_TOKENS])
+{
+    const uint8_t *q[GEMM_TOKENS];
+    EACH_TOKEN q[t] = (const uint8_t *)x[t]->q + k->scale_cols * i;
+    EACH_SIXTEEN
+    EACH_TOKEN sum[r][t] = k->min ? _mm512_setzero_si512() : spread_start(tile->start[t] + i);
+    add_products(s, q, i, k->scale_cols / 4, nr, nt, sum);
+}
+
+CPU_INLINE void multiply_256(const gemm_strip *s, const gemm_tile *tile, const gemm_kind k,
+                             const int nr, const int nt, gemm_sums *from, gemm_sums *to)
 {
     __m512 part[2][GEMM_TOKENS];
+    const fr_act_q8_256 *x[GEMM_TOKENS];
+    EACH_TOKEN x[t] = (const void *)((const char *)tile->x[t] + tile->at);
     EACH_SIXTEEN
     EACH_TOKEN part[r][t] = _mm512_setzero_ps();
-    _Pragma("GCC unroll 1") for (int i = 0; i < GEMM_COLS / scale_cols; i++)
+    _Pragma("GCC unroll 1") for (int i = 0; i < GEMM_COLS / k.scale_cols; i++)
     {
         __m512i sum[2][GEMM_TOKENS];
-        EACH_SIXTEEN
-        EACH_TOKEN sum[r][t] = spread_start(x[t].start + i);
-        add_products(s, q, i, scale_cols / 4, false, nr, nt, sum);
+        sums_of_scale(s, tile, x, i, &k, nr, nt, sum);
         EACH_SIXTEEN
         {
             __m512 scale = _mm512_load_ps(s->scale[i] + 16 * r);
-            if (whole) {
+            if (k.whole) {
                 __m512i bits = _mm512_slli_epi32(_mm512_load_si512(s->whole[i] + 16 * r), 16);
                 scale = _mm512_cvtepi32_ps(_mm512_srai_epi32(bits, 16));
             }
@@ -269,24 +217,23 @@ CPU_INLINE void multiply_256(const gemm_strip *s, const gemm_x *x, const uint8_t
                 _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(sum[r][t]), part[r][t]);
         }
     }
-    finish_256(s, x, scale_cols, min, nr, nt, part, acc);
+    finish_256(s, x, k.scale_cols, k.min, nr, nt, part, from, to);
 }
 
 /* The same for sums within 16 bits (gemm_whole). */
-CPU_INLINE void multiply_whole(const gemm_strip *s, const gemm_x *x, const uint8_t *const *q,
-                               const int scale_cols, const bool min, const int nr, const int nt,
-                               float (*acc)[GEMM_ROWS])
+CPU_INLINE void multiply_whole(const gemm_strip *s, const gemm_tile *tile, const gemm_kind k,
+                               const int nr, const int nt, gemm_sums *from, gemm_sums *to)
 {
     __m512i all[2][GEMM_TOKENS];
     __m512 part[2][GEMM_TOKENS];
+    const fr_act_q8_256 *x[GEMM_TOKENS];
+    EACH_TOKEN x[t] = (const void *)((const char *)tile->x[t] + tile->at);
     EACH_SIXTEEN
     EACH_TOKEN all[r][t] = _mm512_setzero_si512();
-    _Pragma("GCC unroll 1") for (int i = 0; i < GEMM_COLS / scale_cols; i++)
+    _Pragma("GCC unroll 1") for (int i = 0; i < GEMM_COLS / k.scale_cols; i++)
     {
         __m512i sum[2][GEMM_TOKENS];
-        EACH_SIXTEEN
-        EACH_TOKEN sum[r][t] = spread_start(x[t].start + i);
-        add_products(s, q, i, scale_cols / 4, false, nr, nt, sum);
+        sums_of_scale(s, tile, x, i, &k, nr, nt, sum);
         EACH_SIXTEEN
         {
             __m512i scale = _mm512_load_si512(s->whole[i] + 16 * r);
@@ -295,21 +242,19 @@ CPU_INLINE void multiply_whole(const gemm_strip *s, const gemm_x *x, const uint8
     }
     EACH_SIXTEEN
     EACH_TOKEN part[r][t] = _mm512_cvtepi32_ps(all[r][t]);
-    finish_256(s, x, scale_cols, min, nr, nt, part, acc);
+    finish_256(s, x, k.scale_cols, k.min, nr, nt, part, from, to);
 }
 
 /* ---- one function for each number of tokens and registers of rows
  * -------------------------------- */
 
-typedef void multiply_fn(const gemm_strip *s, const gemm_x *x, const uint8_t *const *q,
-                         int n_blocks, float (*acc)[GEMM_ROWS]);
+typedef void multiply_fn(const gemm_strip *s, const gemm_tile *x, gemm_sums *from, gemm_sums *to);
 
 #define MULTIPLY(NAME, NR, NT, CALL)                                                               \
-    static void NAME##_##NR##_##NT(const gemm_strip *s, const gemm_x *x, const uint8_t *const *q,  \
-                                   int n_blocks, float(*acc)[GEMM_ROWS])                           \
+    static void NAME##_##NR##_##NT(const gemm_strip *s, const gemm_tile *x, gemm_sums *from,       \
+                                   gemm_sums *to)                                                  \
     {                                                                                              \
         enum { nr = NR, nt = NT };                                                                 \
-        (void)n_blocks;                                                                            \
         CALL;                                                                                      \
     }
 #define SHAPES(NAME, CALL)                                                                         \
@@ -336,99 +281,146 @@ typedef void multiply_fn(const gemm_strip *s, const gemm_x *x, const uint8_t *co
         ROW(NAME, 1), ROW(NAME, 2)                                                                 \
     }
 
-SHAPES(of_32, multiply_32(s, x, q, n_blocks, false, nr, nt, acc))
-SHAPES(of_32_min, multiply_32(s, x, q, n_blocks, true, nr, nt, acc))
-SHAPES(of_256_by_16, multiply_256(s, x, q, 16, false, false, nr, nt, acc))
-SHAPES(of_256_by_16_large, multiply_256(s, x, q, 16, false, true, nr, nt, acc))
-SHAPES(of_256_by_16_whole, multiply_whole(s, x, q, 16, false, nr, nt, acc))
-SHAPES(of_256_by_16_min, multiply_whole(s, x, q, 16, true, nr, nt, acc))
-SHAPES(of_256_by_32, multiply_256(s, x, q, 32, false, false, nr, nt, acc))
-SHAPES(of_256_by_32_min_large, multiply_256(s, x, q, 32, true, true, nr, nt, acc))
-SHAPES(of_256_by_32_min, multiply_whole(s, x, q, 32, true, nr, nt, acc))
+#define KIND(COLS, ...) ((gemm_kind){.scale_cols = COLS, __VA_ARGS__})
+
+SHAPES(of_32, multiply_32(s, x, false, nr, nt, from, to))
+SHAPES(of_32_min, multiply_32(s, x, true, nr, nt, from, to))
+SHAPES(by_16, multiply_256(s, x, KIND(16, .min = false), nr, nt, from, to))
+SHAPES(by_16_large, multiply_256(s, x, KIND(16, .whole = true), nr, nt, from, to))
+SHAPES(by_16_whole, multiply_whole(s, x, KIND(16, .whole = true), nr, nt, from, to))
+SHAPES(by_16_min, multiply_whole(s, x, KIND(16, .whole = true, .min = true), nr, nt, from, to))
+SHAPES(by_32, multiply_256(s, x, KIND(32, .min = false), nr, nt, from, to))
+SHAPES(by_32_large, multiply_256(s, x, KIND(32, .whole = true, .min = true), nr, nt, from, to))
+SHAPES(by_32_min, multiply_whole(s, x, KIND(32, .whole = true, .min = true), nr, nt, from, to))
 
 typedef multiply_fn *multiply_table[2][GEMM_TOKENS]; /* [registers of rows - 1][tokens - 1] */
 
 static const multiply_table tables_32[2] = {TABLE(of_32), TABLE(of_32_min)}; /* [min] */
+static const multiply_table table_16 = TABLE(by_16), table_16_large = TABLE(by_16_large),
+                            table_16_whole = TABLE(by_16_whole), table_16_min = TABLE(by_16_min);
+static const multiply_table table_32 = TABLE(by_32), table_32_large = TABLE(by_32_large),
+                            table_32_min = TABLE(by_32_min);
 
-/* [scales of 32][min]; with minima all forms have whole scales, of 16 columns always small sums */
-static const multiply_table tables_256[2][2] = {{TABLE(of_256_by_16), TABLE(of_256_by_16_min)},
-                                                {TABLE(of_256_by_32), TABLE(of_256_by_32_min)}};
-static const multiply_table table_whole_16 = TABLE(of_256_by_16_whole);
-static const multiply_table table_large_16 = TABLE(of_256_by_16_large);
-static const multiply_table table_large_32 = TABLE(of_256_by_32_min_large);
-
-static const multiply_table *table_of(const gemm_form *f, bool small)
+/* With minima all forms of 256 have whole scales, of 16 columns always small sums; whole scales of
+ * 32 columns without minima occur in none. */
+static const multiply_table *table_of(const gemm_form *f, bool large)
 {
-    const bool by_32 = f->scale_cols == 32;
     if (f->weights == 32)
         return &tables_32[f->min];
-    if (!gemm_is_whole(f))
-        return &tables_256[by_32][f->min];
-    if (!small)
-        return by_32 ? &table_large_32 : &table_large_16;
-    return f->min ? &tables_256[by_32][true] : &table_whole_16;
+    if (f->scale_cols == 32)
+        return !gemm_is_whole(f) ? &table_32 : large ? &table_32_large : &table_32_min;
+    return !gemm_is_whole(f) ? &table_16
+           : large           ? &table_16_large
+           : f->min          ? &table_16_min
+                             : &table_16_whole;
 }
 
 /* ---- all tokens of a call
  * --------------------------------------------------------------------------- */
 
-/* Asks for some lines of what is read next. */
-CPU_INLINE void ask_ahead(gemm_ahead *g, int n)
+/* What stays the same in a call. */
+typedef struct {
+    const cpu_dot_args *a;
+    const gemm_form *form;
+    gemm_source *from;
+    size_t chunk_bytes; /* of activations */
+    int n_tiles;
+    int tile_at[CPU_MANY_TOKENS / GEMM_TOKENS + 2]; /* its first token */
+    const multiply_table *table[2];                 /* [large] */
+} gemm_call;
+
+/* Tiles of tokens as even as possible: a small one would leave the multipliers waiting. */
+static gemm_call open_call(const cpu_dot_args *a, const gemm_form *f, gemm_source *from)
 {
-    int unit = g->unit;
-    size_t at = g->at;
-    for (; n > 0 && unit < g->n; n--) {
-        _mm_prefetch((const char *)g->p[unit] + at, _MM_HINT_T1);
-        at += 64;
-        if (at >= g->bytes)
-            at = 0, unit++;
-    }
-    g->unit = unit;
-    g->at = at;
+    gemm_call c = {.a = a,
+                   .form = f,
+                   .from = from,
+                   .chunk_bytes = fr_act_row_bytes(a->act, GEMM_COLS),
+                   .n_tiles = (a->n_tokens + GEMM_TOKENS - 1) / GEMM_TOKENS,
+                   .table = {table_of(f, false), table_of(f, true)}};
+    for (int i = 0; i <= c.n_tiles; i++)
+        c.tile_at[i] = a->n_tokens * i / c.n_tiles;
+    return c;
 }
 
-void gemm_add(const cpu_dot_args *a, const gemm_form *f, int64_t chunk, int n_blocks,
-              int n_sixteens, gemm_ahead *ahead, gemm_room *room)
+static void count_sixteens(const cpu_dot_args *a, gemm_part *part)
 {
-    gemm_tile tile;
-    /* tiles of tokens as even as possible: a small one would leave the multipliers waiting */
-    int n_tiles = (a->n_tokens + GEMM_TOKENS - 1) / GEMM_TOKENS;
-    int lines = (int)((ahead->bytes + 63) / 64 + 1) * ahead->n / (GEMM_STRIPS * n_tiles) + 1;
-    for (int i = 0, t = 0; i < n_tiles; i++) {
-        int nt = (a->n_tokens - t + n_tiles - i - 1) / (n_tiles - i);
-        if (f->weights == 32)
-            take_tile_32(a, chunk, n_blocks, t, nt, &tile);
-        else
-            take_tile(a, f, chunk, t, nt, &tile);
-        const multiply_table *table = table_of(f, tile.small);
-        for (int j = 0; j < n_sixteens; j += 2) {
-            int nr = n_sixteens - j < 2 ? 1 : 2;
-            ask_ahead(ahead, lines);
-            (*table)[nr - 1][nt - 1](&room->strip[j / 2], tile.x, tile.q, n_blocks,
-                                     room->acc[j / 2] + t);
+    part->n_sixteens = a->row_to - part->r > GEMM_ROWS / 2 ? 2 : 1;
+}
+
+/* The part that is met after *part: the pass's next strip, its first one of the next columns, or
+ * the next pass. pass: its first row. */
+static bool next_part(const cpu_dot_args *a, gemm_part *part, int64_t *pass)
+{
+    part->r += GEMM_ROWS;
+    if (part->r >= a->row_to || part->r == *pass + GEMM_STRIPS * GEMM_ROWS) {
+        int64_t end = part->r;
+        part->r = *pass;
+        if (++part->chunk * GEMM_COLS >= a->cols) {
+            part->chunk = 0;
+            part->r = *pass = end;
         }
-        t += nt;
     }
+    count_sixteens(a, part);
+    return part->r < a->row_to;
 }
 
-void gemm_clear(const cpu_dot_args *a, int n_sixteens, gemm_room *room)
+/* All tokens meet a strip, while the next one is made (if there is one). first: of the columns. */
+static void meet(const gemm_call *c, const gemm_part *part, bool first, const gemm_strip *strip,
+                 const gemm_part *next, gemm_strip *next_strip, gemm_sums *acc, gemm_room *room)
 {
-    for (int j = 0; j < n_sixteens; j++) {
-        for (int t = 0; t < a->n_tokens; t++)
-            _mm512_store_ps(room->acc[j / 2][t] + j % 2 * 16, _mm512_setzero_ps());
+    static _Alignas(64) gemm_sums zeros[GEMM_TOKENS];
+    gemm_tile tile = {.at = (size_t)part->chunk * c->chunk_bytes,
+                      .n_blocks = gemm_blocks_32(c->a, part->chunk),
+                      .start = room->start};
+    for (int i = 0, piece = 0, ready = 0; i < c->n_tiles; i++) {
+        const int t = c->tile_at[i], nt = c->tile_at[i + 1] - t;
+        tile.x = c->a->x + t;
+        if (c->form->weights == 256 && c->form->offset)
+            make_starts(&tile, c->form, nt);
+        if (first && gemm_is_whole(c->form))
+            room->large[i] = is_large(&tile, c->form, nt);
+        (*c->table[room->large[i]])[part->n_sixteens - 1][nt - 1](
+            strip, &tile, part->chunk == 0 ? zeros : acc + t, acc + t);
+        for (ready += GEMM_PIECES; next && ready >= c->n_tiles; ready -= c->n_tiles)
+            c->from->expand(c->from, next, piece++, next_strip);
     }
 }
 
-void gemm_store(const cpu_dot_args *a, int64_t r0, int n_sixteens, const gemm_room *room)
+/* Writes the results of a part's rows that the call asks for. */
+static void store(const cpu_dot_args *a, const gemm_part *part, const gemm_sums *acc)
 {
     for (int t = 0; t < a->n_tokens; t++) {
-        for (int j = 0; j < n_sixteens; j++) {
-            const float *from = room->acc[j / 2][t] + j % 2 * 16;
-            int64_t r = r0 + 16 * j;
+        for (int j = 0; j < part->n_sixteens; j++) {
+            const float *from = acc[t] + 16 * j;
+            int64_t r = part->r + 16 * j;
             if (r >= a->row_from && r + 16 <= a->row_to)
                 _mm512_storeu_ps(a->y[t] + (r - a->row_from), _mm512_load_ps(from));
             else
                 rows_store(a, r, t, from, 16);
         }
+    }
+}
+
+void gemm_run(const cpu_dot_args *a, const gemm_form *f, int64_t r0, gemm_source *g)
+{
+    gemm_room room;
+    memset(room.large, 0, sizeof room.large);
+    const gemm_call call = open_call(a, f, g);
+    gemm_part part = {.r = r0}, next;
+    int64_t pass = r0;
+    count_sixteens(a, &part);
+    for (int i = 0; i < GEMM_PIECES; i++)
+        g->expand(g, &part, i, &room.strip[0]);
+    bool more = true;
+    for (int n = 0; more; n++, part = next) {
+        gemm_sums *acc = room.acc[(part.r - pass) / GEMM_ROWS];
+        const bool first = part.r == pass;
+        next = part;
+        more = next_part(a, &next, &pass);
+        meet(&call, &part, first, &room.strip[n % 2], more ? &next : NULL, &room.strip[(n + 1) % 2],
+             acc, &room);
+        if ((part.chunk + 1) * GEMM_COLS >= a->cols)
+            store(a, &part, acc);
     }
 }

@@ -16,172 +16,206 @@ CPU_INLINE __m512i gemm_native_step(const uint8_t *p, int s, const native_form *
     return _mm512_maskz_mov_epi32(rows, _mm512_set1_epi8((char)f->step));
 }
 
-/* Registers j and 4 + j of a `by_8` form hold two bytes of each scale of 16: trades them, so that
- * the first four registers are of the first scale. */
-CPU_INLINE void gemm_native_part_scales(__m512i w[8])
+/* `by_8`: of each lane of four registers, in place, byte i of register k becomes byte k of register
+ * i. So registers of columns 8i + j for j = 0..3 are then of columns 8i .. 8i + 3 for i = 0..3. */
+CPU_INLINE void gemm_native_transpose(__m512i w[4])
 {
-    for (int j = 0; j < 4; j++) {
-        const __m512i a = w[j], c = w[4 + j];
-        w[j] = _mm512_mask_blend_epi16(0xAAAAAAAA, a, _mm512_slli_epi32(c, 16));
-        w[4 + j] = _mm512_mask_blend_epi16(0xAAAAAAAA, _mm512_srli_epi32(a, 16), c);
+    const __m512i up_2 = _mm512_set4_epi32(0x0D0C0D0C, 0x09080908, 0x05040504, 0x01000100);
+    const __m512i down_2 = _mm512_set4_epi32(0x0F0E0F0E, 0x0B0A0B0A, 0x07060706, 0x03020302);
+    const __m512i up_1 = _mm512_set4_epi32(0x0E0E0C0C, 0x0A0A0808, 0x06060404, 0x02020000);
+    const __m512i down_1 = _mm512_set4_epi32(0x0F0F0D0D, 0x0B0B0909, 0x07070505, 0x03030101);
+    const __mmask64 upper_2 = 0xCCCCCCCCCCCCCCCC, upper_1 = 0xAAAAAAAAAAAAAAAA;
+    __m512i v[4];
+    for (int i = 0; i < 2; i++) {
+        v[i] = _mm512_mask_shuffle_epi8(w[i], upper_2, w[i + 2], up_2);
+        v[i + 2] = _mm512_mask_shuffle_epi8(w[i + 2], ~upper_2, w[i], down_2);
+    }
+    for (int i = 0; i < 4; i += 2) {
+        w[i] = _mm512_mask_shuffle_epi8(v[i], upper_1, v[i + 1], up_1);
+        w[i + 1] = _mm512_mask_shuffle_epi8(v[i + 1], ~upper_1, v[i], down_1);
     }
 }
 
-/* A block of sixteen rows, k.. of the strip. */
-CPU_INLINE void gemm_native_expand(const uint8_t *p, const uint8_t *meta, int k, gemm_strip *strip,
-                                   const native_form *f, const native_tables *t,
-                                   native_head_fn *head, native_codes_fn *codes,
-                                   native_scale_fn *scale_of)
+/* Registers of columns j, 8 + j, 16 + j, 24 + j become those of columns 4j .. 4j + 3. */
+CPU_INLINE void gemm_native_in_order(__m512i w[8])
+{
+    gemm_native_transpose(w);
+    gemm_native_transpose(w + 4);
+    const __m512i v[8] = {w[0], w[4], w[1], w[5], w[2], w[6], w[3], w[7]};
+    memcpy(w, v, sizeof v);
+}
+
+/* What is read of sixteen rows while pieces are made. */
+typedef struct {
+    native_head h;
+    const uint8_t *p;     /* their block, or blocks */
+    const uint8_t *ahead; /* the next one's of these rows, or of those which follow */
+} gemm_native_rows;
+
+/* Where strips of a native matrix come from. */
+typedef struct {
+    gemm_source base;
+    size_t row_bytes;
+    native_tables t;
+    gemm_native_rows rows[GEMM_ROWS / NATIVE_ROWS];
+} gemm_native_source;
+
+/* Where columns 256 * i of a group stand, `bytes` a chunk. */
+CPU_INLINE const uint8_t *gemm_native_at(const gemm_native_source *g, int64_t r, int64_t i,
+                                         size_t bytes, size_t meta)
+{
+    return (const uint8_t *)g->base.a->base + (size_t)r * g->row_bytes + meta + (size_t)i * bytes;
+}
+
+/* Rows r.. of a part. What is asked for while they are expanded: the next chunk's, or behind the
+ * last column the first ones of the rows of the next pass. */
+CPU_INLINE void gemm_native_open(const gemm_native_source *g, gemm_native_rows *rows, int64_t r,
+                                 int64_t chunk, size_t bytes, size_t meta)
+{
+    rows->p = gemm_native_at(g, r, chunk, bytes, meta);
+    rows->ahead = (chunk + 1) * GEMM_COLS < g->base.a->cols
+                      ? rows->p + bytes
+                      : gemm_native_at(g, r + GEMM_STRIPS * GEMM_ROWS, 0, bytes, meta);
+}
+
+/* A piece's part of what is asked for. */
+CPU_INLINE void gemm_native_ask(const gemm_native_rows *rows, int b, const size_t bytes)
+{
+    const size_t lines = (bytes + 63) / 64, n = (lines + 7) / 8;
+    const uint8_t *from = rows->ahead + 64 * n * (size_t)b;
+    for (size_t i = 0; i < n; i++)
+        _mm_prefetch((const char *)from + 64 * i, _MM_HINT_T1);
+}
+
+CPU_INLINE void gemm_native_put_scale(gemm_strip *strip, int s, int k, __m512 scale,
+                                      const native_form *f)
+{
+    if (gemm_whole_of(f->type).most_abs)
+        _mm512_store_si512(strip->whole[s] + k,
+                           _mm512_and_si512(_mm512_cvtps_epi32(scale), _mm512_set1_epi32(0xFFFF)));
+    else
+        _mm512_store_ps(strip->scale[s] + k, scale);
+}
+
+/* 32 columns of sixteen rows, k.. of the strip. */
+CPU_INLINE void gemm_native_codes(const gemm_native_rows *rows, const native_tables *t, int k,
+                                  const int b, gemm_strip *strip, const native_form *f,
+                                  native_codes_fn *codes, native_scale_fn *scale_of)
 {
     const int n = 32 / f->scale_cols;
-    native_head h;
-    head(p, meta, &h);
-    _mm512_store_ps(strip->d + k, h.d);
-#pragma GCC unroll 8
-    for (int b = 0; b < 8; b++) {
-        __m512i w[8];
-        codes(p, b, t, w);
-        if (f->by_8 && f->scale_cols == 16)
-            gemm_native_part_scales(w);
-        for (int j = 0; j < 8; j++) {
-            if (f->step)
-                w[j] = _mm512_add_epi8(w[j], gemm_native_step(p, n * b + j * n / 8, f));
-            _mm512_store_si512(strip->codes[8 * b + j][k], w[j]);
+    const uint8_t *p = rows->p;
+    __m512i w[8];
+    codes(p, b, t, w);
+    if (f->by_8)
+        gemm_native_in_order(w);
+    for (int j = 0; j < 8; j++) {
+        if (f->step)
+            w[j] = _mm512_add_epi8(w[j], gemm_native_step(p, n * b + j * n / 8, f));
+
+        _mm512_store_si512(strip->codes[8 * b + j][k], w[j]);
+    }
+    for (int s = n * b; s < n * (b + 1); s++)
+        gemm_native_put_scale(strip, s, k, scale_of(p, &rows->h, t, s), f);
+}
+
+CPU_INLINE void gemm_native_heads(gemm_native_source *g, const gemm_part *part, gemm_strip *strip,
+                                  const native_form *f, native_head_fn *head)
+{
+    for (int i = 0; i < part->n_sixteens; i++) {
+        gemm_native_rows *rows = &g->rows[i];
+        const int k = i * NATIVE_ROWS;
+        gemm_native_open(g, rows, part->r + k, part->chunk, f->bytes, f->meta);
+        head(rows->p, gemm_native_at(g, part->r + k, 0, f->bytes, 0), &rows->h);
+        _mm512_store_ps(strip->d + k, rows->h.d);
+        if (!f->min)
+            continue;
+        _mm512_store_ps(strip->m[0] + k, rows->h.m);
+        for (int s = 0; s < 128 / f->scale_cols; s++)
+            _mm512_store_si512(strip->min[s][k], _mm512_cvtepu8_epi16(avx2_load(rows->h.mn[s])));
+    }
+}
+
+/* gemm_source.expand, blocks of 256. */
+CPU_INLINE void gemm_native_expand(gemm_native_source *g, const gemm_part *part, int b,
+                                   gemm_strip *strip, const native_form *f, native_head_fn *head,
+                                   native_codes_fn *codes, native_scale_fn *scale_of)
+{
+    if (b == 0)
+        gemm_native_heads(g, part, strip, f, head);
+    for (int i = 0; i < part->n_sixteens; i++) {
+        const gemm_native_rows *rows = &g->rows[i];
+        gemm_native_ask(rows, b, f->bytes);
+#define PIECE(B)                                                                                   \
+    case B:                                                                                        \
+        gemm_native_codes(rows, &g->t, i *NATIVE_ROWS, B, strip, f, codes, scale_of);              \
+        break;
+        switch (b) { /* so that shifts by it are known */
+            PIECE(0)
+            PIECE(1)
+            PIECE(2)
+            PIECE(3)
+            PIECE(4)
+            PIECE(5)
+            PIECE(6)
+            PIECE(7)
         }
-        for (int s = n * b; s < n * (b + 1); s++) {
-            __m512 scale = scale_of(p, &h, t, s);
-            if (gemm_whole_of(f->type).most_abs)
-                _mm512_store_si512(
-                    strip->whole[s] + k,
-                    _mm512_and_si512(_mm512_cvtps_epi32(scale), _mm512_set1_epi32(0xFFFF)));
-            else
-                _mm512_store_ps(strip->scale[s] + k, scale);
-        }
-    }
-    if (f->min) {
-        _mm512_store_ps(strip->m[0] + k, h.m);
-        for (int i = 0; i < 128 / f->scale_cols; i++)
-            _mm512_store_si512(strip->min[i][k], _mm512_cvtepu8_epi16(avx2_load(h.mn[i])));
+#undef PIECE
     }
 }
 
-/* Where block i of 256 columns of a group stands (of 32: 8 * i), or, behind the last column, the
- * first block of the group that follows the call's strips. */
-CPU_INLINE const uint8_t *gemm_native_at(const cpu_dot_args *a, int64_t r, int64_t i, size_t bytes,
-                                         size_t meta)
+CPU_INLINE void gemm_native_dot(const cpu_dot_args *a, gemm_native_source *g, const native_form *f,
+                                native_tables_fn *tables)
 {
-    const size_t row_bytes = fr_row_bytes(a->type, FR_LAYOUT_NATIVE, a->cols);
-    if (i * GEMM_COLS >= a->cols)
-        i = 0, r += GEMM_STRIPS * GEMM_ROWS;
-    return (const uint8_t *)a->base + (size_t)r * row_bytes + meta + (size_t)i * bytes;
-}
-
-/* What follows chunk i of n groups from row r on. */
-CPU_INLINE gemm_ahead gemm_native_next(const cpu_dot_args *a, int64_t r, int n, int64_t i,
-                                       size_t bytes, size_t meta)
-{
-    gemm_ahead g = {.n = n, .bytes = bytes};
-    for (int k = 0; k < n; k++)
-        g.p[k] = gemm_native_at(a, r + k * NATIVE_ROWS, i + 1, bytes, meta);
-    return g;
-}
-
-/* All columns of rows r0 .. r0 + 16 * n, of which some may lie outside the call. */
-CPU_INLINE void gemm_native_pass(const cpu_dot_args *a, int64_t r0, int n, const native_form *f,
-                                 const native_tables *t, native_head_fn *head,
-                                 native_codes_fn *codes, native_scale_fn *scale_of, gemm_room *room)
-{
-    const gemm_form form = {256, f->scale_cols, f->offset, f->min, f->by_8, gemm_whole_of(f->type)};
-    gemm_clear(a, n, room);
-    for (int64_t i = 0; i < a->cols / GEMM_COLS; i++) {
-        for (int g = 0; g < n; g++)
-            gemm_native_expand(gemm_native_at(a, r0 + g * NATIVE_ROWS, i, f->bytes, f->meta),
-                               gemm_native_at(a, r0 + g * NATIVE_ROWS, 0, f->bytes, 0),
-                               g % (GEMM_ROWS / NATIVE_ROWS) * NATIVE_ROWS,
-                               &room->strip[g / (GEMM_ROWS / NATIVE_ROWS)], f, t, head, codes,
-                               scale_of);
-        gemm_ahead ahead = gemm_native_next(a, r0, n, i, f->bytes, f->meta);
-        gemm_add(a, &form, i, 1, n, &ahead, room);
-    }
-    gemm_store(a, r0, n, room);
-}
-
-CPU_INLINE void gemm_native_dot(const cpu_dot_args *a, const native_form *f,
-                                native_tables_fn *tables, native_head_fn *head,
-                                native_codes_fn *codes, native_scale_fn *scale_of)
-{
-    gemm_room room;
-    native_tables t;
-    tables(&t);
-    for (int64_t r = a->row_from / NATIVE_ROWS * NATIVE_ROWS, n; r < a->row_to;
-         r += n * NATIVE_ROWS) {
-        n = (a->row_to - r + NATIVE_ROWS - 1) / NATIVE_ROWS;
-        n = n < GEMM_SIXTEENS ? n : GEMM_SIXTEENS;
-        gemm_native_pass(a, r, (int)n, f, &t, head, codes, scale_of, &room);
-    }
+    const gemm_form form = {.weights = 256,
+                            .scale_cols = f->scale_cols,
+                            .offset = f->offset,
+                            .min = f->min,
+                            .whole = gemm_whole_of(f->type)};
+    g->row_bytes = fr_row_bytes(a->type, FR_LAYOUT_NATIVE, a->cols);
+    tables(&g->t);
+    gemm_run(a, &form, a->row_from / NATIVE_ROWS * NATIVE_ROWS, &g->base);
 }
 
 /* ---- blocks of 32 ---------------------------------------------------------------------------- */
 
-/* n_blocks of sixteen rows, k.. of the strip. */
-CPU_INLINE void gemm_native_expand_32(const uint8_t *p, int n_blocks, int k, gemm_strip *strip,
-                                      const native_form *f, const native_tables *t,
-                                      native_head_fn *head, native_codes_fn *codes)
+/* gemm_source.expand: block b. */
+CPU_INLINE void gemm_native_expand_32(gemm_native_source *g, const gemm_part *part, int b,
+                                      gemm_strip *strip, const native_form *f, native_head_fn *head,
+                                      native_codes_fn *codes)
 {
-    const __m512i offset = _mm512_set1_epi8((char)f->offset), top = _mm512_set1_epi8(-128);
-    for (int b = 0; b < n_blocks; b++, p += f->bytes) {
-        native_head h;
-        __m512i w[8], sum = _mm512_setzero_si512();
-        head(p, NULL, &h);
-        codes(p, 0, t, w);
-        for (int j = 0; j < 8; j++) {
-            w[j] = f->offset ? _mm512_sub_epi8(w[j], offset) : w[j];
-            sum = _mm512_dpbusd_epi32(sum, top, w[j]);
-            _mm512_store_si512(strip->codes[8 * b + j][k], w[j]);
-        }
-        _mm512_store_si512(strip->start[b] + k,
-                           _mm512_sub_epi32(_mm512_set1_epi32(GEMM_MAGIC_BITS), sum));
-        _mm512_store_ps(strip->scale[b] + k, h.d);
-        _mm512_store_ps(strip->offset[b] + k, _mm512_mul_ps(h.d, _mm512_set1_ps(GEMM_MAGIC)));
-        if (f->min)
-            _mm512_store_ps(strip->m[b] + k, h.m);
-    }
-}
-
-/* As gemm_native_pass. */
-CPU_INLINE void gemm_native_pass_32(const cpu_dot_args *a, int64_t r0, int n, const native_form *f,
-                                    const native_tables *t, native_head_fn *head,
-                                    native_codes_fn *codes, gemm_room *room)
-{
-    const gemm_form form = {32, 32, 0, f->min, false, {0, 0}};
     const size_t bytes = GEMM_COLS / 32 * f->bytes;
-    gemm_clear(a, n, room);
-    for (int64_t i = 0; i * GEMM_COLS < a->cols; i++) {
-        const int64_t left = a->cols - i * GEMM_COLS;
-        const int n_blocks = (int)(left < GEMM_COLS ? left : GEMM_COLS) / 32;
-        for (int g = 0; g < n; g++)
-            gemm_native_expand_32(gemm_native_at(a, r0 + g * NATIVE_ROWS, i, bytes, 0), n_blocks,
-                                  g % (GEMM_ROWS / NATIVE_ROWS) * NATIVE_ROWS,
-                                  &room->strip[g / (GEMM_ROWS / NATIVE_ROWS)], f, t, head, codes);
-        gemm_ahead ahead = gemm_native_next(a, r0, n, i, bytes, 0);
-        gemm_add(a, &form, i, n_blocks, n, &ahead, room);
+    const __m512i more = _mm512_set1_epi8((char)(128 - f->offset));
+    const bool is_there = b < gemm_blocks_32(g->base.a, part->chunk);
+    for (int i = 0; i < part->n_sixteens; i++) {
+        gemm_native_rows *rows = &g->rows[i];
+        const int k = i * NATIVE_ROWS;
+        __m512i w[8];
+        if (b == 0)
+            gemm_native_open(g, rows, part->r + k, part->chunk, bytes, 0);
+        gemm_native_ask(rows, b, bytes);
+        if (!is_there)
+            continue;
+        const uint8_t *p = rows->p + (size_t)b * f->bytes;
+        head(p, NULL, &rows->h);
+        codes(p, 0, &g->t, w);
+        for (int j = 0; j < 8; j++)
+            _mm512_store_si512(strip->codes[8 * b + j][k],
+                               f->offset == 128 ? w[j] : _mm512_add_epi8(w[j], more));
+        const __m512 d = rows->h.d;
+        _mm512_store_ps(strip->scale[b] + k, d);
+        _mm512_store_ps(strip->offset[b] + k, _mm512_mul_ps(d, _mm512_set1_ps(FR_ACT_MAGIC)));
+        if (f->min)
+            _mm512_store_ps(strip->m[b] + k, rows->h.m);
     }
-    gemm_store(a, r0, n, room);
 }
 
-CPU_INLINE void gemm_native_dot_32(const cpu_dot_args *a, const native_form *f,
-                                   native_tables_fn *tables, native_head_fn *head,
-                                   native_codes_fn *codes)
+CPU_INLINE void gemm_native_dot_32(const cpu_dot_args *a, gemm_native_source *g,
+                                   const native_form *f, native_tables_fn *tables)
 {
-    gemm_room room;
-    native_tables t;
-    tables(&t);
-    for (int64_t r = a->row_from / NATIVE_ROWS * NATIVE_ROWS, n; r < a->row_to;
-         r += n * NATIVE_ROWS) {
-        n = (a->row_to - r + NATIVE_ROWS - 1) / NATIVE_ROWS;
-        n = n < GEMM_SIXTEENS ? n : GEMM_SIXTEENS;
-        gemm_native_pass_32(a, r, (int)n, f, &t, head, codes, &room);
-    }
+    const gemm_form form = {.weights = 32, .scale_cols = 32, .offset = 128, .min = f->min};
+    g->row_bytes = fr_row_bytes(a->type, FR_LAYOUT_NATIVE, a->cols);
+    tables(&g->t);
+    gemm_run(a, &form, a->row_from / NATIVE_ROWS * NATIVE_ROWS, &g->base);
 }
 
 #endif

@@ -40,11 +40,20 @@
 #define NATIVE_DEFINE(NAME, TYPE, BYTES, META, COLS, OFFSET, STEP, AT, EACH, BY_8, MIN)            \
     static const native_form native_form_##NAME = {FR_TYPE_##TYPE, BYTES, META, COLS, OFFSET,      \
                                                    STEP,           AT,    EACH, BY_8, MIN};        \
+    static void expand_##NAME(gemm_source *g, const gemm_part *part, int b, gemm_strip *s)         \
+    {                                                                                              \
+        gemm_native_expand((gemm_native_source *)g, part, b, s, &native_form_##NAME,               \
+                           head_16_##NAME, codes_16_##NAME, scale_##NAME);                         \
+    }                                                                                              \
+    static void many_##NAME(const cpu_dot_args *a)                                                 \
+    {                                                                                              \
+        gemm_native_source from = {.base = {a, expand_##NAME}};                                    \
+        gemm_native_dot(a, &from, &native_form_##NAME, tables_##NAME);                             \
+    }                                                                                              \
     static void dot_##NAME(const cpu_dot_args *a)                                                  \
     {                                                                                              \
         if (a->n_tokens >= GEMM_MIN_TOKENS)                                                        \
-            gemm_native_dot(a, &native_form_##NAME, tables_##NAME, head_16_##NAME,                 \
-                            codes_16_##NAME, scale_##NAME);                                        \
+            many_##NAME(a);                                                                        \
         else                                                                                       \
             native_dot(a, &native_form_##NAME, tables_##NAME, head_16_##NAME, codes_16_##NAME,     \
                        scale_##NAME);                                                              \
@@ -54,11 +63,20 @@ NATIVE_ALL(NATIVE_DEFINE)
 #define NATIVE_DEFINE_32(NAME, TYPE, BYTES, OFFSET, MIN)                                           \
     static const native_form native_form_##NAME = {FR_TYPE_##TYPE, BYTES, 0, 32, OFFSET, 0, 0, 0,  \
                                                    false,          MIN};                           \
+    static void expand_##NAME(gemm_source *g, const gemm_part *part, int b, gemm_strip *s)         \
+    {                                                                                              \
+        gemm_native_expand_32((gemm_native_source *)g, part, b, s, &native_form_##NAME,            \
+                              head_16_##NAME, codes_16_##NAME);                                    \
+    }                                                                                              \
+    static void many_##NAME(const cpu_dot_args *a)                                                 \
+    {                                                                                              \
+        gemm_native_source from = {.base = {a, expand_##NAME}};                                    \
+        gemm_native_dot_32(a, &from, &native_form_##NAME, tables_##NAME);                          \
+    }                                                                                              \
     static void dot_##NAME(const cpu_dot_args *a)                                                  \
     {                                                                                              \
         if (a->n_tokens >= GEMM_MIN_TOKENS)                                                        \
-            gemm_native_dot_32(a, &native_form_##NAME, tables_##NAME, head_16_##NAME,              \
-                               codes_16_##NAME);                                                   \
+            many_##NAME(a);                                                                        \
         else                                                                                       \
             native_dot_32(a, &native_form_##NAME, tables_##NAME, head_16_##NAME, codes_16_##NAME); \
     }

@@ -346,12 +346,6 @@ CPU_INLINE void rows_eight(const cpu_dot_args *a, int64_t r0, const int n, const
 CPU_INLINE void rows_dot(const cpu_dot_args *a, const rows_form *f, rows_head_fn *head,
                          rows_codes_fn *codes)
 {
-#ifdef __AVX512VNNI__
-    if (a->n_tokens >= GEMM_MIN_TOKENS) {
-        gemm_dot(a, f, head, codes);
-        return;
-    }
-#endif
     for (int64_t r = a->row_from / f->unit * f->unit; r < a->row_to; r += ROWS) {
         if (a->n_tokens == 1)
             rows_eight(a, r, 1, f, head, codes);
@@ -360,11 +354,29 @@ CPU_INLINE void rows_dot(const cpu_dot_args *a, const rows_form *f, rows_head_fn
     }
 }
 
-/* dot_NAME from form_NAME, head_NAME and codes_NAME. */
-#define ROWS_KERNEL(NAME)                                                                          \
-    static void dot_##NAME(const cpu_dot_args *a)                                                  \
+/* DOT from FORM, HEAD and CODES; ROWS_KERNEL: dot_NAME from form_NAME, head_NAME and codes_NAME. */
+#ifdef __AVX512VNNI__
+#define ROWS_KERNEL_OF(DOT, FORM, HEAD, CODES)                                                     \
+    static void expand_##DOT(gemm_source *g, const gemm_part *part, int b, gemm_strip *s)          \
     {                                                                                              \
-        rows_dot(a, &form_##NAME, head_##NAME, codes_##NAME);                                      \
+        gemm_rows_expand(g->a, part, b, s, &FORM, HEAD, CODES);                                    \
+    }                                                                                              \
+    static void DOT(const cpu_dot_args *a)                                                         \
+    {                                                                                              \
+        const gemm_form form = gemm_form_of(&FORM);                                                \
+        gemm_source from = {a, expand_##DOT};                                                      \
+        if (a->n_tokens >= GEMM_MIN_TOKENS)                                                        \
+            gemm_run(a, &form, a->row_from / FORM.unit * FORM.unit, &from);                        \
+        else                                                                                       \
+            rows_dot(a, &FORM, HEAD, CODES);                                                       \
     }
+#else
+#define ROWS_KERNEL_OF(DOT, FORM, HEAD, CODES)                                                     \
+    static void DOT(const cpu_dot_args *a)                                                         \
+    {                                                                                              \
+        rows_dot(a, &FORM, HEAD, CODES);                                                           \
+    }
+#endif
+#define ROWS_KERNEL(NAME) ROWS_KERNEL_OF(dot_##NAME, form_##NAME, head_##NAME, codes_##NAME)
 
 #endif

@@ -63,6 +63,15 @@ static void note_largest(fr_act_q8_256 *a)
     a->most_half = (uint16_t)most_half;
 }
 
+static void note_sums(fr_act_q8_256 *a)
+{
+    memset(a->unused, 0, sizeof a->unused);
+    for (int s = 0; s < 16; s++)
+        a->sums[s] = (int16_t)sum_of(a->q + 16 * s, 16);
+    for (int s = 0; s < 8; s++)
+        a->sums_32[s] = (int16_t)(a->sums[2 * s] + a->sums[2 * s + 1]);
+}
+
 void fr_act_encode_row(fr_act_type type, const float *x, int64_t cols, void *dst)
 {
     if (type == FR_ACT_F32)
@@ -71,15 +80,16 @@ void fr_act_encode_row(fr_act_type type, const float *x, int64_t cols, void *dst
         fr_act_q8_32 *a = dst;
         for (int64_t i = 0; i < cols; i += 32, a++) {
             a->d = encode_block(x + i, 32, a->q);
-            a->s = a->d * (float)sum_of(a->q, 32);
+            const int sum = sum_of(a->q, 32);
+            a->s = a->d * (float)sum;
+            a->start = FR_ACT_MAGIC_BITS - 128 * sum;
         }
     }
     if (type == FR_ACT_Q8_256) {
         fr_act_q8_256 *a = dst;
         for (int64_t i = 0; i < cols; i += 256, a++) {
             a->d = encode_block(x + i, 256, a->q);
-            for (int s = 0; s < 16; s++)
-                a->sums[s] = (int16_t)sum_of(a->q + 16 * s, 16);
+            note_sums(a);
             note_largest(a);
         }
     }

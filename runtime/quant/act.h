@@ -8,9 +8,16 @@
 
 #include "quant/qtype.h"
 
+/* A kernel may add products of q and codes that are 128 above their value. Its sums then start from
+ * -128 times the sum of q; where sums stay below 2^22, from the bits of this float, 1.5 * 2^23,
+ * too, so that they are floats without a conversion: FR_ACT_MAGIC + sum. */
+#define FR_ACT_MAGIC      0x1.8p23f
+#define FR_ACT_MAGIC_BITS 0x4B400000
+
 typedef struct {
-    float d; /* scale: x = d * q */
-    float s; /* d * sum of q, for types with a minimum or offset */
+    float d;       /* scale: x = d * q */
+    float s;       /* d * sum of q, for types with a minimum or offset */
+    int32_t start; /* FR_ACT_MAGIC_BITS - 128 * sum of q */
     int8_t q[32];
 } fr_act_q8_32;
 
@@ -20,6 +27,8 @@ typedef struct {
     uint16_t
         most_half;    /* the largest sum of all positive, or of all negative, of 32, without sign */
     int16_t sums[16]; /* of 16 consecutive q */
+    int16_t sums_32[8]; /* of 32 */
+    int32_t unused[2];  /* 0: q begins a cache line where the blocks do */
     int8_t q[256];
 } fr_act_q8_256;
 

@@ -72,6 +72,7 @@ static void sums_are_of_the_codes(void **state)
         for (int i = 0; i < 32; i++)
             sum += a[n].q[i];
         assert_true(a[n].s == a[n].d * (float)sum);
+        assert_int_equal(a[n].start, FR_ACT_MAGIC_BITS - 128 * sum);
     }
     fr_act_q8_256 b;
     fr_act_encode_row(FR_ACT_Q8_256, x, 256, &b);
@@ -81,6 +82,8 @@ static void sums_are_of_the_codes(void **state)
             sum += b.q[16 * n + i];
         assert_int_equal(b.sums[n], sum);
     }
+    for (int n = 0; n < 8; n++)
+        assert_int_equal(b.sums_32[n], b.sums[2 * n] + b.sums[2 * n + 1]);
 }
 
 /* Kernels rely on them as bounds of sums. */
