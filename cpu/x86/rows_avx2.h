@@ -217,8 +217,12 @@ CPU_INLINE void rows_tile_32(const cpu_dot_args *a, rows_at at, const int n, con
                              rows_head_fn *head, rows_codes_fn *codes, __m256 *acc)
 {
     size_t row_bytes = f->bytes / (size_t)f->unit * (size_t)(a->cols / 32);
+    const uint8_t *eight = at.p[0];
+    const bool one_stream = f->unit == 1 && ROWS * row_bytes <= AVX2_MIDDLE; /* short rows */
     for (int64_t i = 0; i < a->cols / 32; i++, rows_next(&at, f)) {
-        if (n == 1)
+        if (n == 1 && one_stream)
+            avx2_ask(eight + (size_t)i * ROWS * f->bytes, ROWS * f->bytes);
+        else if (n == 1)
             rows_prefetch(&at, f, row_bytes);
         rows_block_32(a, &at, i, n, f, head, codes, acc);
     }
