@@ -31,6 +31,55 @@ typedef struct {
     size_t next_bytes;
 } attn_block;
 
+/* ---- the latent cache in integers of 16 bits (attn_16_avx512.c) */
+
+enum {
+    ATTN_BLOCK_16 = 2 * FR_ATTN_BLOCK,
+    ATTN_SPLIT_16 = 32,   /* columns of a query that share a factor */
+    ATTN_STRIDE_16 = 640, /* the most columns */
+    ATTN_COLUMNS_16 = 64, /* widths are multiples */
+};
+
+/* What rounding has done to a row so far: the square of (its scores' errors times weights), whose
+ * unit is that of the sum of weights, and the largest error of a score. Both are standard
+ * deviations. */
+typedef struct {
+    float squares[ATTN_ROWS], most[ATTN_ROWS];
+} attn_risk_16;
+
+/* Rows of queries that meet n <= ATTN_BLOCK_16 positions, whose first wv columns are V as well. */
+typedef struct {
+    const float *q; /* packed */
+    int64_t n_rows, w, wv;
+    fr_type type; /* that `reads` names */
+    const uint8_t *rows;
+    size_t row_bytes;
+    int64_t n;
+    const int32_t *seen; /* ATTN_ROWS: positions that each row sees; 0: none, and behind the last */
+    float scale;
+    float *state, *acc; /* as in attn_block; state of ATTN_ROWS */
+    attn_risk_16 *risk;
+    const uint8_t *next;
+    size_t next_bytes;
+} attn_block_16;
+
+/* Packed queries of ATTN_LANES rows, in floats. */
+static inline int64_t attn_group_floats_16(int64_t w)
+{
+    return (w / 2 + w / ATTN_SPLIT_16 + 2) * ATTN_LANES;
+}
+
+/* Needs w and wv that are multiples of ATTN_COLUMNS_16. A row's result and risk
+ * depend on the row and the positions that it sees only. */
+typedef struct {
+    /* q: n_rows x w, of which the first wv columns meet V's. */
+    void (*pack_queries)(const float *q, int64_t n_rows, int64_t w, int64_t wv, float scale,
+                         float *out);
+    bool (*reads)(fr_type type);
+    /* Adds a block to the running softmax of every row. */
+    void (*add_block)(const attn_block_16 *b);
+} attn_kernels_16;
+
 /* A row's result depends neither on the other rows nor on their number. */
 typedef struct {
     /* Adds a block to the running softmax of every row. */
@@ -40,6 +89,7 @@ typedef struct {
                  int64_t wv);
     /* n numbers of a cache row, from its start. */
     void (*decode)(fr_type type, const void *row, int64_t n, float *out);
+    const attn_kernels_16 *(*in_16)(void); /* NULL: there are none */
 } attn_kernels;
 
 /* ---- prompts: tokens of one head on K and V expanded to floats (attn_expanded.c) ------------- */
@@ -114,6 +164,8 @@ static inline size_t attn_packed_values_16(int64_t wv)
 /* ---- tiers ----------------------------------------------------------------------------------- */
 
 extern const attn_kernels attn_kernels_base, attn_kernels_avx2, attn_kernels_avx512;
+extern const attn_kernels_16 attn_kernels_16_avx512, attn_kernels_16_fp16;
+const attn_kernels_16 *attn_kernels_16_best(void); /* of this machine, which has AVX-512 */
 const attn_kernels *attn_kernels_of(const fr_cpu *cpu);
 
 /* As attn_kernels.decode, with AVX2. */
@@ -125,5 +177,10 @@ void attn_decode_avx2(fr_type type, const void *row, int64_t n, float *out);
  */
 const float *attn_read_block(const attn_kernels *kernels, const fr_cpu_kv *kv, int64_t p, int64_t n,
                              int64_t beyond, int64_t h, bool padded, float *tmp, int64_t *ld);
+
+/* The rows of n positions from p on of a cache with one row a position, as `reads` allows. tmp:
+ * room as for attn_read_block. */
+void attn_find_rows(const attn_kernels *kernels, const fr_cpu_kv *kv, int64_t p, int64_t n,
+                    int64_t beyond, float *tmp, attn_block_16 *b);
 
 #endif

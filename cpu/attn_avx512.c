@@ -17,4 +17,4 @@ static void decode(fr_type type, const void *row, int64_t n, float *out)
     }
 }
 
-const attn_kernels attn_kernels_avx512 = {add_block, fold, decode};
+const attn_kernels attn_kernels_avx512 = {add_block, fold, decode, attn_kernels_16_best};

@@ -72,7 +72,7 @@ static void decode(fr_type type, const void *row, int64_t n, float *out)
     fr_decode_row(type, FR_LAYOUT_PLAIN, row, 0, n, out);
 }
 
-const attn_kernels attn_kernels_base = {add_block, fold, decode};
+const attn_kernels attn_kernels_base = {add_block, fold, decode, NULL};
 
 /* ---- packed rows: as they come, zeros between the parts */
 

@@ -122,6 +122,21 @@ const float *attn_read_block(const attn_kernels *kernels, const fr_cpu_kv *kv, i
     return tmp - n * *ld;
 }
 
+void attn_find_rows(const attn_kernels *kernels, const fr_cpu_kv *kv, int64_t p, int64_t n,
+                    int64_t beyond, float *tmp, attn_block_16 *b)
+{
+    b->n = n;
+    b->type = kv->type;
+    b->rows = kv->base + (size_t)p * kv->row_bytes;
+    b->row_bytes = kv->row_bytes;
+    if (kernels->in_16()->reads(kv->type) && !exact_row(kv, p + n - 1, beyond, 0))
+        return;
+    int64_t ld;
+    b->rows = (const uint8_t *)attn_read_block(kernels, kv, p, n, beyond, 0, false, tmp, &ld);
+    b->type = FR_TYPE_F32;
+    b->row_bytes = (size_t)ld * sizeof(float);
+}
+
 void fr_cpu_kv_keep(const fr_cpu_kv *kv, int64_t n_tokens)
 {
     if (kv->window == 0)
