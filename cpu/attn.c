@@ -59,8 +59,8 @@ static layout make_layout(int64_t wk, int64_t wv, int64_t stored_k, int64_t stor
 static bool fits_16(const fr_cpu_attn_args *a, const fr_cpu_kv *k, const fr_cpu_kv *v)
 {
     int64_t w = a->w1 + a->w2;
-    return k->per_pos == 1 && !v->base && a->n_heads >= MIN_HEADS_16 && w <= ATTN_STRIDE_16 &&
-           w % ATTN_COLUMNS_16 == 0 && a->wv % ATTN_COLUMNS_16 == 0;
+    return k->type != FR_TYPE_F32 && k->per_pos == 1 && !v->base && a->n_heads >= MIN_HEADS_16 &&
+           w <= ATTN_STRIDE_16 && w % ATTN_COLUMNS_16 == 0 && a->wv % ATTN_COLUMNS_16 == 0;
 }
 
 static layout cached_layout(const fr_cpu *cpu, const fr_cpu_attn_args *a, const fr_cpu_kv *k,

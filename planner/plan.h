@@ -34,6 +34,7 @@ typedef struct {
     bool fit;              /* fill what the rules leave open (--fit) */
     uint64_t margin_bytes[FR_MAX_GPUS]; /* left free on each GPU */
     fr_goal goal;
+    bool search;    /* take what a search finds where that is faster (--fit-search) */
     int n_threads;  /* of the CPU; <= 0: as many as the machine has cores */
     int strictness; /* as fr_rules_check_args */
 } fr_plan_options;

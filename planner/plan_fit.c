@@ -350,6 +350,26 @@ void plan_draft_fill(plan_draft *d)
     sum_devices(d);
 }
 
+/* What a search would gain over the families' best *s, which it replaces only where that is asked
+ * for: with more memory its plans may be predicted to be slower. */
+static fr_status compare_search(plan_draft *d, const fr_problem *p, fr_solution *s, fr_err *err)
+{
+    static const double worth_it = 0.01;
+    fr_solution found;
+    fr_status st = plan_solve_by_search(p, &d->arena, &found, err);
+    if (st == FR_ENOMEM)
+        return FR_OK; /* nothing that fits */
+    FR_TRY(st);
+    double gain = 1.0 - found.objective / s->objective;
+    if (gain < worth_it)
+        return FR_OK;
+    if (d->o.search)
+        *s = found;
+    else
+        d->search_gain = gain;
+    return FR_OK;
+}
+
 fr_status plan_draft_solve(plan_draft *d, fr_err *err)
 {
     fr_problem p = {.m = d->m, .hw = d->hw, .o = &d->o, .items = d->items, .n_items = d->n_items};
@@ -365,6 +385,8 @@ fr_status plan_draft_solve(plan_draft *d, fr_err *err)
     for (int dev = 0; dev < d->n_devices; dev++) /* caches of settled layers are no items */
         p.room[dev] -= settled_bytes(d, dev) - d->settled[dev];
     fr_status st = plan_solve(&p, &d->arena, &s, err);
+    if (st == FR_OK && !s.last_resort)
+        st = compare_search(d, &p, &s, err);
     if (st == FR_OK) {
         memcpy(d->units, s.units, (size_t)d->n_items * sizeof *d->units);
         d->last_resort = s.last_resort;

@@ -59,7 +59,8 @@ typedef struct {
     uint64_t spare[FR_PLAN_MAX_DEVICES]; /* room that a larger budget would have less of: unused */
     fr_plan_device devices[FR_PLAN_MAX_DEVICES]; /* after plan_draft_fill: what each would hold */
     bool fits;
-    bool last_resort; /* of the solver: with more memory the prediction may be worse */
+    bool last_resort;   /* of the solver: with more memory the prediction may be worse */
+    double search_gain; /* part of the objective that a search, not taken, would save; or 0 */
 } plan_draft;
 
 /* Builds a draft; n_ctx, n_ubatch and n_threads of o must be settled. passes, m, hw, rules must

@@ -183,13 +183,21 @@ static fr_status note_numa(const plan_draft *d, fr_diagnostics *notes, fr_err *e
 }
 
 /* What was found by search promises nothing about larger machines. */
-static fr_status note_resort(const plan_draft *d, fr_diagnostics *notes, fr_err *err)
+static fr_status note_search(const plan_draft *d, fr_diagnostics *notes, fr_err *err)
 {
+    if (d->search_gain > 0)
+        return fr_diagnostics_add(notes, FR_NOTE, -1, err,
+                                  "a search finds a placement that takes %.1f %% less time by this "
+                                  "prediction; --fit-search takes it, but with more memory such a "
+                                  "plan may be predicted to be slower",
+                                  100 * d->search_gain);
     if (!d->last_resort)
         return FR_OK;
     return fr_diagnostics_add(notes, FR_NOTE, -1, err,
-                              "memory is so short, or bound by rules, that the placement was found "
-                              "by trial; with more memory it may be predicted to be slower");
+                              "%s; with more memory it may be predicted to be slower",
+                              d->o.search ? "the placement was found by a search"
+                                          : "memory is so short, or bound by rules, that the "
+                                            "placement was found by a search");
 }
 
 static fr_status add_notes(const plan_draft *d, fr_diagnostics *notes, fr_err *err)
@@ -201,7 +209,7 @@ static fr_status add_notes(const plan_draft *d, fr_diagnostics *notes, fr_err *e
     FR_TRY(note_layers(d, notes, err));
     FR_TRY(note_devices(d, notes, err));
     FR_TRY(note_idle(d, notes, err));
-    FR_TRY(note_resort(d, notes, err));
+    FR_TRY(note_search(d, notes, err));
     return note_numa(d, notes, err);
 }
 

@@ -195,6 +195,21 @@ static bool is_too_much(const fr_problem *p)
     return bytes > room;
 }
 
+fr_status plan_solve_by_search(const fr_problem *p, fr_arena *arena, fr_solution *out, fr_err *err)
+{
+    solver *v = FR_ARENA_NEW(solver, arena, 1, err);
+    if (!v)
+        return FR_ENOMEM;
+    FR_TRY(plan_tables_init(&v->t, p, arena, err));
+    FR_TRY(plan_state_init(&v->best, &v->t, arena, err));
+    FR_TRY(plan_resort_solve(&v->t, &v->best, arena, err));
+    plan_state_recount(&v->best);
+    if (plan_state_excess(&v->best) > 0)
+        return too_small(p, &v->best, err);
+    *out = (fr_solution){v->best.units, v->best.seconds, true};
+    return FR_OK;
+}
+
 fr_status plan_solve(const fr_problem *p, fr_arena *arena, fr_solution *out, fr_err *err)
 {
     solver *v = FR_ARENA_NEW(solver, arena, 1, err);

@@ -8,7 +8,8 @@
  * is never slower: by construction. The same holds for more RAM.
  *
  * Where no family has anything that fits, a search is the last resort (solver_resort.h), and
- * nothing is promised for larger machines. */
+ * nothing is promised for larger machines. Nor is it where the caller asks for the search's
+ * placement if that is faster (fr_plan_options.search). */
 #ifndef FR_PLANNER_SOLVER_H
 #define FR_PLANNER_SOLVER_H
 
@@ -53,6 +54,9 @@ typedef struct {
     bool last_resort; /* not of the families: with more memory it may be slower */
 } fr_solution;
 fr_status plan_solve(const fr_problem *p, fr_arena *arena, fr_solution *out, fr_err *err);
+
+/* The search alone. FR_ENOMEM when it finds nothing that fits. */
+fr_status plan_solve_by_search(const fr_problem *p, fr_arena *arena, fr_solution *out, fr_err *err);
 
 /* ---- what it must not be worse than (planner/solver_baselines.c) ------------------------------
  */

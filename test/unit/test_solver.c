@@ -312,7 +312,7 @@ static double planned(const fr_model *m, const fr_hardware *hw, const char *rule
     if (st == FR_OK) {
         seconds = planned_seconds(p);
         for (size_t i = 0; i < p->notes.n; i++)
-            *resort = *resort || strstr(p->notes.items[i].text, "found by trial");
+            *resort = *resort || strstr(p->notes.items[i].text, "found by a search");
     }
     fr_plan_free(p);
     fr_rules_free(rules);
@@ -374,6 +374,61 @@ static void test_more_memory_plans(void **state)
         fr_model_close(m);
         fr_gguf_close(g);
     }
+}
+
+/* A plan for n GPUs of different kinds, its time and whether a note offers the search's. */
+static double planned_for_kinds(const fr_model *m, uint64_t seed, bool search, bool *offered)
+{
+    uint64_t rng = seed * 104729 + 5;
+    int n_gpus = 3 + (int)(test_rand(&rng) % 5);
+    fr_hardware hw = problem_machine(n_gpus, 8ull << 30, 1024ull << 30);
+    for (int i = 0; i < n_gpus; i++) {
+        hw.gpus[i].vram_bytes += (test_rand(&rng) % 73728) << 20;
+        hw.gpus[i].bandwidth *= 1 + (double)(test_rand(&rng) % 8) / 4;
+    }
+    fr_plan_options o = fr_plan_defaults();
+    fr_rules *rules;
+    fr_plan *p;
+    o.n_ctx = 32768;
+    o.search = search;
+    assert_ok(fr_rules_new(&rules, &err));
+    assert_ok(fr_plan_make(m, &hw, rules, &o, &p, NULL, &err));
+    double seconds = planned_seconds(p);
+    *offered = false;
+    for (size_t i = 0; i < p->notes.n; i++) {
+        *offered = *offered || strstr(p->notes.items[i].text, "--fit-search takes it");
+        assert_true(search || !strstr(p->notes.items[i].text, "was found by a search;"));
+    }
+    fr_plan_free(p);
+    fr_rules_free(rules);
+    return seconds;
+}
+
+/* What --fit-search takes is faster where a note says so, and otherwise is the same plan. */
+static void test_search_on_request(void **state)
+{
+    const char *file = TEST_FILE("data/headers/deepseek-r1-0528-iq3_xxs.header.gguf");
+    int n_offered = 0;
+    fr_gguf *g;
+    fr_model *m;
+    (void)state;
+    assert_ok(fr_gguf_open(file, FR_GGUF_HEADERS_ONLY, &g, &err));
+    assert_ok(fr_model_open(g, FR_MLA_AUTO, &m, &err));
+    for (uint64_t seed = 1; seed <= 8; seed++) {
+        bool offered, again;
+        double families = planned_for_kinds(m, seed, false, &offered);
+        double searched = planned_for_kinds(m, seed, true, &again);
+        assert_false(again);
+        if (offered)
+            assert_true(searched < families * (1 - 0.0099));
+        else
+            assert_true(searched == families);
+        n_offered += offered;
+        print_message("seed %d: %.5f s, by search %.5f s\n", (int)seed, families, searched);
+    }
+    assert_in_range(n_offered, 1, 7);
+    fr_model_close(m);
+    fr_gguf_close(g);
 }
 
 static void test_sweep(void **state)
@@ -651,6 +706,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_more_memory),
         cmocka_unit_test(test_more_memory_real),
         cmocka_unit_test(test_more_memory_plans),
+        cmocka_unit_test(test_search_on_request),
         cmocka_unit_test(test_exhaustive),
         cmocka_unit_test(test_dense_first),
         cmocka_unit_test(test_dev),

@@ -213,6 +213,7 @@ static void read_numbers(const fr_options *o, fr_plan_options *out)
     out->kv_on_cpu = !o->kv_offload;
     out->fit = strcmp(o->fit, "on") == 0;
     out->goal = goal_of(o->goal);
+    out->search = o->fit_search;
     out->n_threads = max_int(o->threads, o->threads_batch);
     out->strictness = o->strict_rules ? 1 : o->lax_rules ? -1 : 0;
 }
