@@ -131,8 +131,10 @@ static void finish(const fr_cpu_attn_args *a, int64_t t, int64_t h, const float 
 /* ---- what rounding does to a result
  * ---------------------------------------------------------------------------------------- */
 
-/* Of the error that rounded scores bring into a row's result, in parts of V. */
-static const float TOLERANCE = 1e-4f;
+/* Of the error that rounded scores bring into a row's result, in parts of V. On a trained model
+ * with an f16 cache one row in a hundred is above it, and rounding all scores, even those, changes
+ * probabilities less than storing K and V in f16 does (cpu/README.md). */
+static const float TOLERANCE = 2e-3f;
 
 static attn_risk_16 *risk_at(float *room, size_t at)
 {
