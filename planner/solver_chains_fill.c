@@ -461,23 +461,9 @@ static fr_status make_homes(plan_chains *c, int n_gpus, fr_arena *arena, fr_err 
 /* ---- kinds ------------------------------------------------------------------------------------
  */
 
-static bool has_fixed(const fr_problem *p, int d)
-{
-    for (int i = 0; i < p->n_items; i++)
-        if (p->items[i].fixed_device == d || p->items[i].fixed_bytes[d] > 0)
-            return true;
-    return false;
-}
-
 static bool are_alike(const plan_chains *c, int a, int b)
 {
-    const fr_problem *p = c->t->p;
-    if (c->t->goal.machine.has_twins || !plan_gpus_alike(&p->hw->gpus[a - 1], &p->hw->gpus[b - 1]))
-        return false;
-    for (int i = 0; i < p->n_items; i++)
-        if ((p->items[i].allowed >> a & 1) != (p->items[i].allowed >> b & 1))
-            return false;
-    return c->left[a] == c->left[b] && !has_fixed(p, a) && !has_fixed(p, b);
+    return c->left[a] == c->left[b] && plan_gpus_alike(c->t, a, b);
 }
 
 static void find_kinds(plan_chains *c, const int *order, int n)

@@ -60,24 +60,9 @@ int plan_runs_other(const plan_runs *r, int kind, int d)
 /* ---- what does not depend on the way ----------------------------------------------------------
  */
 
-static bool has_fixed(const fr_problem *p, int d)
-{
-    for (int i = 0; i < p->n_items; i++)
-        if (p->items[i].fixed_device == d || p->items[i].fixed_bytes[d] > 0)
-            return true;
-    return false;
-}
-
-/* GPUs that are equal in all that matters. */
 static bool are_alike(const plan_runs *r, int a, int b)
 {
-    const fr_problem *p = r->t->p;
-    if (r->t->goal.machine.has_twins || !plan_gpus_alike(&p->hw->gpus[a - 1], &p->hw->gpus[b - 1]))
-        return false;
-    for (int i = 0; i < p->n_items; i++)
-        if ((p->items[i].allowed >> a & 1) != (p->items[i].allowed >> b & 1))
-            return false;
-    return r->left[a] == r->left[b] && !has_fixed(p, a) && !has_fixed(p, b);
+    return r->left[a] == r->left[b] && plan_gpus_alike(r->t, a, b);
 }
 
 static void find_kinds(plan_runs *r, const int *order, int n)

@@ -378,23 +378,6 @@ static bool is_free(const plan_tables *t, const int *order, int n)
     return true;
 }
 
-/* Rules put something there. */
-static bool has_fixed(const fr_problem *p, int d)
-{
-    for (int i = 0; i < p->n_items; i++)
-        if (p->items[i].fixed_device == d || p->items[i].fixed_bytes[d] > 0)
-            return true;
-    return false;
-}
-
-static bool are_alike(const plan_tables *t, int a, int b)
-{
-    const fr_problem *p = t->p;
-    return !t->goal.machine.has_twins &&
-           plan_gpus_alike(&p->hw->gpus[a - 1], &p->hw->gpus[b - 1]) && !has_fixed(p, a) &&
-           !has_fixed(p, b);
-}
-
 static int64_t most_parts(const shares *x, uint64_t room)
 {
     int64_t n = x->n_parts;
@@ -407,7 +390,7 @@ static void find_speeds(shares *x, const int *order, int n)
 {
     for (int i = 0; i < n; i++) {
         int k = 0;
-        while (k < x->n_speeds && !are_alike(x->t, order[i], x->speeds[k].gpu[0]))
+        while (k < x->n_speeds && !plan_gpus_alike(x->t, order[i], x->speeds[k].gpu[0]))
             k++;
         speed *v = &x->speeds[k];
         int at = v->n++;

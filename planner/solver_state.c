@@ -176,10 +176,29 @@ bool plan_ram_is_ample(const fr_problem *p)
     return bytes <= p->room[FR_PLAN_CPU];
 }
 
-bool plan_gpus_alike(const fr_gpu_hw *a, const fr_gpu_hw *b)
+static bool are_as_fast(const fr_gpu_hw *a, const fr_gpu_hw *b)
 {
     return a->bandwidth == b->bandwidth && a->f16_ops == b->f16_ops && a->int8_ops == b->int8_ops &&
            a->h2d == b->h2d && a->d2h == b->d2h;
+}
+
+static bool has_fixed(const fr_problem *p, int d)
+{
+    for (int i = 0; i < p->n_items; i++)
+        if (p->items[i].fixed_device == d || p->items[i].fixed_bytes[d] > 0)
+            return true;
+    return false;
+}
+
+bool plan_gpus_alike(const plan_tables *t, int a, int b)
+{
+    const fr_problem *p = t->p;
+    if (t->goal.machine.has_twins || !are_as_fast(&p->hw->gpus[a - 1], &p->hw->gpus[b - 1]))
+        return false;
+    for (int i = 0; i < p->n_items; i++)
+        if ((p->items[i].allowed >> a & 1) != (p->items[i].allowed >> b & 1))
+            return false;
+    return !has_fixed(p, a) && !has_fixed(p, b);
 }
 
 /* ---- state ------------------------------------------------------------------------------------

@@ -103,7 +103,8 @@ int plan_gpu_order(const fr_problem *p, int order[FR_MAX_GPUS]);
 /* RAM holds all that may be there, so that no placement is lost for want of it. */
 bool plan_ram_is_ample(const fr_problem *p);
 
-/* GPUs of one speed. */
-bool plan_gpus_alike(const fr_gpu_hw *a, const fr_gpu_hw *b);
+/* Whether two devices, GPUs, are the same but for their room: one speed, the same things allowed,
+ * and nothing on either by a rule. */
+bool plan_gpus_alike(const plan_tables *t, int a, int b);
 
 #endif

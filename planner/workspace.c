@@ -16,6 +16,8 @@ enum {
     CHUNK_ROWS = 516, /* of queries on expanded K and V */
     PANEL = 128,      /* positions of those that are packed together */
     MAX_SPANS = 32,
+    SPLIT_16 = 32,        /* columns of a query that share a factor, in integers of 16 bits */
+    MIN_HEADS_16 = 8,     /* that integers are taken for */
     DEFAULT_THREADS = 64, /* when nobody knows them */
     /* tiles of expert rows */
     TILES_PER_THREAD = 8,
@@ -227,7 +229,7 @@ static uint64_t layer_moe_bytes(const sizes *s, const fr_weight *gate, const fr_
     uint64_t hidden =
         aligned((uint64_t)(n_pairs * gate->rows) * sizeof(float)) + act_bytes(n_pairs, gate->rows);
     uint64_t at_once = (uint64_t)min_i64(n_pairs, KERNEL_TOKENS);
-    uint64_t rooms = max_u64(at_once * tile_rows(s, gate, gate->rows * n_pairs),
+    uint64_t rooms = max_u64(2 * at_once * tile_rows(s, gate, gate->rows * n_pairs),
                              (uint64_t)n_pairs * tile_rows(s, down, down->rows));
     return lists + inputs + hidden + (uint64_t)s->n_threads * aligned(rooms * sizeof(float)) +
            FR_MEM_ALIGN;
@@ -282,11 +284,19 @@ static uint64_t attn_room(int64_t wk, int64_t wv, int64_t stored_k, int64_t stor
            rows * (padded(wk) + 2 * padded(wv) + 4) + 2 * ATTN_LANES;
 }
 
-/* The same on expanded K and V, which are packed. */
+/* What integers take besides: twice as many positions of K, packed queries, and what rounding does
+ * to each row, once for a span and once for all. */
+static uint64_t attn_room_16(int64_t wk, int64_t stored_k)
+{
+    uint64_t queries = padded(wk) / 2 + padded(wk) / SPLIT_16 + 2;
+    return 2 * BLOCK * padded(stored_k) + ATTN_ROWS * queries + 4 * ATTN_ROWS;
+}
+
+/* The same on expanded K and V, which are packed, and made in the same room. */
 static uint64_t expanded_room(const fr_hparams *hp)
 {
     uint64_t w = padded(hp->qk_nope) + padded(hp->qk_rope), wv = padded(hp->v_head);
-    return (CHUNK_ROWS + PANEL) * (w + wv) + CHUNK_ROWS * 2 + ATTN_LANES;
+    return (CHUNK_ROWS + 2 * PANEL) * (w + wv) + CHUNK_ROWS * 2 + ATTN_LANES;
 }
 
 static uint64_t cpu_attn_bytes(const sizes *s)
@@ -299,6 +309,8 @@ static uint64_t cpu_attn_bytes(const sizes *s)
         wk = wv + hp->qk_rope;
     }
     uint64_t room = attn_room(wk, wv, k->stored, v->stored, ATTN_ROWS);
+    if (s->m->mla != FR_MLA_PLAIN && hp->n_head >= MIN_HEADS_16)
+        room += attn_room_16(wk, k->stored);
     uint64_t parts = (uint64_t)hp->n_head * MAX_SPANS * (padded(wv) + ATTN_LANES);
     uint64_t cached = room * (uint64_t)s->n_threads + parts, expanded = 0;
     if (s->p->n_graphs > 1)
