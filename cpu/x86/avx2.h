@@ -63,7 +63,7 @@ CPU_INLINE void avx2_prefetch(const uint8_t *p, size_t n)
 }
 
 /* The same for kernels that read one stream: asks for what stands so many bytes behind p, twice for
- * the second cache, because it forgets some of what it is asked for, and then for the first. */
+ * the second cache, which measured faster than once (cpu/README.md), and then for the first. */
 enum { AVX2_FAR = 8192, AVX2_MIDDLE = 4096, AVX2_NEAR = 1024 };
 
 CPU_INLINE void avx2_ask(const uint8_t *p, size_t n)
