@@ -338,15 +338,22 @@ static void test_changed_model(void **state)
     assert_true(logged("another version of the model"));
 }
 
-static void expect_failure(const char *path, const fr_store_config *cfg, fr_status want,
-                           const char *text)
+/* Leaves at most n files behind. */
+static void expect_failure_with(const char *path, const fr_store_config *cfg, fr_status want,
+                                const char *text, int n)
 {
     loaded l;
     assert_int_equal(open_all(path, cfg, &l), want);
     close_all(&l);
     if (!strstr(err.text, text))
         fail_msg("found '%s', expected '%s' in it", err.text, text);
-    assert_int_equal(n_files(), 0);
+    assert_in_range(n_files(), 0, n);
+}
+
+static void expect_failure(const char *path, const fr_store_config *cfg, fr_status want,
+                           const char *text)
+{
+    expect_failure_with(path, cfg, want, text, 0);
 }
 
 static bool stop_at_once(void *user, uint64_t done, uint64_t total)
@@ -371,7 +378,10 @@ static void test_refusals(void **state)
     expect_failure(path, &cfg, FR_EIO, "no room for");
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
     cfg.progress = stop_at_once;
-    expect_failure(path, &cfg, FR_ECANCELLED, "stopped by the user");
+    /* The caller's thread is asked: it may come when others have made the whole image. */
+    expect_failure_with(path, &cfg, FR_ECANCELLED, "stopped by the user", 1);
+    assert_true(n_files() == 0 || !strstr(image, ".tmp-"));
+    empty_folder();
     cfg.progress = NULL;
     cfg.repack_cache = "/nonexistent/folder";
     expect_failure(path, &cfg, FR_EIO, "repack cache /nonexistent/folder: cannot be made");
