@@ -46,8 +46,9 @@ typedef struct {
 uint64_t plan_item_bytes(const fr_item *item, int64_t n);
 
 /* units[i][d] = units of item i on device d (sums to n_units), and its objective. Deterministic;
- * under 2 s for 1,200 tensors, 8 GPUs and 384 experts a layer. FR_ENOMEM when nothing fits. Not
- * worse than first-fit by layer, all experts in RAM, and last layers first. */
+ * under 2 s for 1,200 tensors, 8 GPUs and 384 experts a layer, up to 6 s where the GPUs are of
+ * eight kinds. FR_ENOMEM when nothing fits. Not worse than first-fit by layer, all experts in RAM,
+ * and last layers first. */
 typedef struct {
     int64_t (*units)[FR_PLAN_MAX_DEVICES]; /* n_items rows, owned by the caller's arena */
     double objective;
