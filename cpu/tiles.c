@@ -24,59 +24,89 @@ void cpu_home_rows(int64_t n_rows, int n_shares, int share, int64_t *from, int64
                  from, to);
 }
 
-static int64_t tiles_of_mat(const cpu_tiles *t, int64_t from, int64_t to)
+static int64_t parts_of(int64_t from, int64_t to, int64_t rows)
 {
-    return (to - from + t->tile_rows - 1) / t->tile_rows;
+    return (to - from + rows - 1) / rows;
 }
 
 static void open_lanes(cpu_tiles *t, int share)
 {
     const cpu_tiles_share *s = &t->shares[share];
-    int64_t n = tiles_of_mat(t, s->from, s->to) * t->n_mat;
+    int64_t n = parts_of(s->from, s->to, t->unit_rows) * t->n_mat;
     assert(n >= 0 && n <= INT32_MAX);
     for (int l = 0; l < t->n_lanes; l++) {
-        uint64_t next = (uint64_t)(n * l / t->n_lanes), end = (uint64_t)(n * (l + 1) / t->n_lanes);
-        atomic_store_explicit(&t->lanes[share * t->n_lanes + l].span, end << 32 | next,
-                              memory_order_relaxed);
+        int64_t next = n * l / t->n_lanes, end = n * (l + 1) / t->n_lanes;
+        atomic_store_explicit(&t->lanes[share * t->n_lanes + l].span,
+                              (uint64_t)end << 32 | (uint64_t)next, memory_order_relaxed);
     }
 }
 
-/* The first or the last tile that a lane has left. */
-static bool take(cpu_tiles_lane *l, bool first, int64_t *tile)
+static int64_t min_i64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Units of a claim where `left` are left. */
+static int64_t n_claimed(const cpu_tiles *t, int64_t left)
+{
+    int64_t n = t->tile_units > 1 ? left / 2 : 1;
+    return n < 1 ? 1 : min_i64(n, t->tile_units);
+}
+
+/* The tile at the beginning or the end of the units [next, end) of a share; returns how many of
+ * them it has. It stays within a matrix. */
+static int64_t tile_at(const cpu_tiles *t, const cpu_tiles_share *s, bool first, int64_t next,
+                       int64_t end, cpu_tile *out)
+{
+    int64_t per_mat = parts_of(s->from, s->to, t->unit_rows), n = n_claimed(t, end - next);
+    int64_t at = first ? next : end - 1;
+    out->mat = at / per_mat;
+    at -= out->mat * per_mat;
+    n = min_i64(n, first ? per_mat - at : at + 1);
+    out->from = s->from + (first ? at : at + 1 - n) * t->unit_rows;
+    out->to = min_i64(out->from + n * t->unit_rows, s->to);
+    return n;
+}
+
+/* The first or the last tile that a lane of a share has left. */
+static bool take(const cpu_tiles *t, const cpu_tiles_share *s, cpu_tiles_lane *l, bool first,
+                 cpu_tile *out)
 {
     uint64_t span = atomic_load_explicit(&l->span, memory_order_relaxed);
     for (;;) {
         uint64_t next = (uint32_t)span, end = span >> 32;
         if (next >= end)
             return false;
-        uint64_t left = first ? span + 1 : span - ((uint64_t)1 << 32);
+        uint64_t n = (uint64_t)tile_at(t, s, first, (int64_t)next, (int64_t)end, out);
+        uint64_t left = first ? span + n : span - (n << 32);
         if (atomic_compare_exchange_weak_explicit(&l->span, &span, left, memory_order_relaxed,
-                                                  memory_order_relaxed)) {
-            *tile = (int64_t)(first ? next : end - 1);
+                                                  memory_order_relaxed))
             return true;
-        }
     }
 }
 
 /* Of the thread's own lane, then of the others of its share. */
-static bool claim(cpu_tiles *t, const cpu_walk *w, int64_t *tile)
+static bool claim(cpu_tiles *t, const cpu_walk *w, cpu_tile *out)
 {
     for (int k = 0; k < t->n_lanes; k++) {
         int lane = (w->i_thread + k) % t->n_lanes;
-        if (take(&t->lanes[w->share * t->n_lanes + lane], k == 0, tile))
+        if (take(t, &t->shares[w->share], &t->lanes[w->share * t->n_lanes + lane], k == 0, out))
             return true;
     }
     return false;
 }
 
-void cpu_tiles_cut(cpu_tiles *t, const fr_cpu *cpu, cpu_deal deal, int64_t n_mat, int64_t n_rows,
-                   int64_t tile_rows, int64_t grain)
+void cpu_tiles_cut_ending(cpu_tiles *t, const fr_cpu *cpu, cpu_deal deal, int64_t n_mat,
+                          int64_t n_rows, int64_t tile_rows, int64_t least_rows, int64_t grain)
 {
+    assert(least_rows <= tile_rows && tile_rows % least_rows == 0);
     t->cpu = cpu;
     t->deal = deal;
     t->n_mat = n_mat;
     t->tile_rows = tile_rows;
     t->grain = grain;
+    t->unit_rows = least_rows;
+    t->tile_units = tile_rows / least_rows;
     t->n_shares = cpu_pool_n_shares(cpu->pool);
     int per_share = (fr_cpu_n_threads(cpu) + t->n_shares - 1) / t->n_shares;
     t->n_lanes =
@@ -87,6 +117,12 @@ void cpu_tiles_cut(cpu_tiles *t, const fr_cpu *cpu, cpu_deal deal, int64_t n_mat
         if (deal == CPU_DEAL_CLAIM)
             open_lanes(t, s);
     }
+}
+
+void cpu_tiles_cut(cpu_tiles *t, const fr_cpu *cpu, cpu_deal deal, int64_t n_mat, int64_t n_rows,
+                   int64_t tile_rows, int64_t grain)
+{
+    cpu_tiles_cut_ending(t, cpu, deal, n_mat, n_rows, tile_rows, tile_rows, grain);
 }
 
 cpu_walk cpu_tiles_walk(const cpu_tiles *t, int i_thread, int n_threads)
@@ -102,7 +138,7 @@ cpu_walk cpu_tiles_walk(const cpu_tiles *t, int i_thread, int n_threads)
 static bool nth_tile(const cpu_tiles *t, int64_t i, int64_t mat, int64_t step, int64_t n_mat,
                      int64_t from, int64_t to, cpu_tile *out)
 {
-    int64_t per_mat = tiles_of_mat(t, from, to);
+    int64_t per_mat = parts_of(from, to, t->tile_rows);
     if (per_mat <= 0 || i >= per_mat * n_mat)
         return false;
     out->mat = mat + i / per_mat * step;
@@ -144,21 +180,19 @@ static bool next_of_mats(const cpu_tiles *t, const cpu_walk *w, int64_t i, cpu_t
     }
     if (nth_tile(t, i, w->i_thread, n, rounds, s->from, s->to, out))
         return true;
-    int64_t per_mat = tiles_of_mat(t, s->from, s->to);
+    int64_t per_mat = parts_of(s->from, s->to, t->tile_rows);
     return next_of_rows(t, w, i - per_mat * rounds, n * rounds, out);
 }
 
 static bool next_of_share(cpu_tiles *t, cpu_walk *w, cpu_tile *out)
 {
-    const cpu_tiles_share *s = &t->shares[w->share];
-    int64_t tile;
     switch (t->deal) {
     case CPU_DEAL_ROWS:
         return next_of_rows(t, w, w->at++, 0, out);
     case CPU_DEAL_MATS:
         return next_of_mats(t, w, w->at++, out);
     default:
-        return claim(t, w, &tile) && nth_tile(t, tile, 0, 1, t->n_mat, s->from, s->to, out);
+        return claim(t, w, out);
     }
 }
 
@@ -182,5 +216,5 @@ bool cpu_tiles_peek(const cpu_tiles *t, const cpu_walk *w, cpu_tile *out)
     int lane = w->share * t->n_lanes + w->i_thread % t->n_lanes;
     uint64_t span = atomic_load_explicit(&t->lanes[lane].span, memory_order_relaxed);
     int64_t next = (uint32_t)span, end = (int64_t)(span >> 32);
-    return next < end && nth_tile(t, next, 0, 1, t->n_mat, s->from, s->to, out);
+    return next < end && tile_at(t, s, true, next, end, out) > 0;
 }

@@ -27,17 +27,18 @@ typedef struct {
 
 enum { CPU_TILE_LANES = 32 };
 
-/* CLAIM: some tiles in a row of a share, whose threads begin with one of its lanes each (with many
+/* CLAIM: some units in a row of a share, whose threads begin with one of its lanes each (with many
  * threads, several with one). */
 typedef struct {
-    _Alignas(64) _Atomic uint64_t span; /* next tile, and above it 32 bits of the end */
+    _Alignas(64) _Atomic uint64_t span; /* next unit, and above it 32 bits of the end */
 } cpu_tiles_lane;
 
 typedef struct {
     const fr_cpu *cpu;
     cpu_deal deal;
     int64_t n_mat, tile_rows, grain;
-    int n_shares, n_lanes; /* lanes of each share; those of share s begin at s * n_lanes */
+    int64_t unit_rows, tile_units; /* CLAIM: tiles are of 1 to tile_units units */
+    int n_shares, n_lanes;         /* lanes of each share; those of share s begin at s * n_lanes */
     cpu_tiles_share shares[CPU_MAX_NODES];
     cpu_tiles_lane lanes[CPU_TILE_LANES];
 } cpu_tiles;
@@ -50,6 +51,12 @@ void cpu_home_rows(int64_t n_rows, int n_shares, int share, int64_t *from, int64
  * multiple of grain. */
 void cpu_tiles_cut(cpu_tiles *t, const fr_cpu *cpu, cpu_deal deal, int64_t n_mat, int64_t n_rows,
                    int64_t tile_rows, int64_t grain);
+
+/* The same, but claimed tiles get smaller towards the end of a lane, by halves of what is left,
+ * down to least_rows (a multiple of grain, at most tile_rows, which is a multiple of it): threads
+ * then end together. For kernels to which short tiles cost little. */
+void cpu_tiles_cut_ending(cpu_tiles *t, const fr_cpu *cpu, cpu_deal deal, int64_t n_mat,
+                          int64_t n_rows, int64_t tile_rows, int64_t least_rows, int64_t grain);
 
 /* A thread's way through the tiles. n_threads as the job's function gets it: 1 = the caller alone
  * takes all shares. */

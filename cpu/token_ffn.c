@@ -8,7 +8,8 @@
 #include "cpu/kernels.h"
 #include "cpu/tiles.h"
 
-#define MAX_TILE_ROWS 256 /* bounds each thread's room; a multiple of every grain */
+#define MAX_TILE_ROWS 256       /* bounds each thread's room; a multiple of every grain */
+#define LEAST_BYTES   (8 << 10) /* of a matrix, for the last tiles of a stage */
 #define ALIGN         64
 
 /* One of the two trios: n experts, each a hidden row. */
@@ -16,7 +17,7 @@ typedef struct {
     const fr_cpu_trio *w; /* NULL: there is none */
     const cpu_kernel *k_gate, *k_up, *k_down;
     fr_act_type gate_act, up_act, down_act;
-    int64_t n, n_ff, up_rows, up_grain, down_grain;
+    int64_t n, n_ff, up_rows, up_least, up_grain, down_grain;
     size_t hidden_at, act_at, act_row; /* in the scratch, bytes */
     float *hidden;                     /* [n][n_ff] */
     char *act;                         /* [n] rows of down_act; hidden itself where that is F32 */
@@ -30,7 +31,7 @@ typedef struct {
     fr_cpu *cpu;
     const fr_cpu_token_ffn_args *args;
     trio trios[TRIOS];
-    int64_t n_embd, n_macs, down_rows, down_grain;
+    int64_t n_embd, n_macs, down_rows, down_least, down_grain;
     size_t x_at[ACTS], rooms_at, room_bytes, total;
     const char *x[ACTS]; /* prepared */
     bool x_read[ACTS];   /* somebody reads that type */
@@ -67,6 +68,16 @@ static int64_t bounded_rows(const ffn_job *j, const fr_weight *w, int64_t n_rows
     return rows < MAX_TILE_ROWS ? rows : MAX_TILE_ROWS;
 }
 
+/* Of the last tiles of a stage, given those of the first ones, which become a multiple of it. */
+static int64_t least_rows(const fr_weight *w, int64_t grain, int64_t *tile_rows)
+{
+    int64_t bytes = (int64_t)fr_row_bytes(w->type, w->layout, w->cols), least = grain;
+    while (least * bytes < LEAST_BYTES && 2 * least <= *tile_rows)
+        least *= 2;
+    *tile_rows -= *tile_rows % least;
+    return least;
+}
+
 static void plan_trio(ffn_job *j, trio *t, const fr_cpu_trio *w, int64_t n)
 {
     const cpu_table *table = &j->cpu->table;
@@ -86,6 +97,7 @@ static void plan_trio(ffn_job *j, trio *t, const fr_cpu_trio *w, int64_t n)
     int64_t rows = n * t->n_ff;
     t->up_grain = larger(grain_of(t->k_gate, rows, n_threads), grain_of(t->k_up, rows, n_threads));
     t->up_rows = bounded_rows(j, w->gate, rows, t->up_grain);
+    t->up_least = least_rows(w->gate, t->up_grain, &t->up_rows);
     t->down_grain = grain_of(t->k_down, w->down->rows, n_threads);
     t->hidden_at = take(&j->total, (size_t)rows * sizeof(float));
     t->act_row = fr_act_row_bytes(t->down_act, t->n_ff);
@@ -101,8 +113,10 @@ static void plan_down(ffn_job *j)
         if (j->trios[k].w) {
             const fr_weight *down = j->trios[k].w->down;
             int64_t rows = bounded_rows(j, down, down->rows, j->down_grain);
-            if (j->down_rows == 0 || rows < j->down_rows)
+            if (j->down_rows == 0 || rows < j->down_rows) {
                 j->down_rows = rows;
+                j->down_least = least_rows(down, j->down_grain, &j->down_rows);
+            }
         }
     take(&j->room_bytes,
          (size_t)larger(j->down_rows, larger(j->trios[ROUTED].up_rows, j->trios[DENSE].up_rows)) *
@@ -346,18 +360,20 @@ static void settle(ffn_job *j, char *base)
         t->hidden = (float *)(void *)(base + t->hidden_at);
         t->act = base + t->act_at;
         if (t->w)
-            cpu_tiles_cut(&t->tiles, j->cpu,
-                          k == ROUTED ? deal_of(j, CPU_STAGE_UP, CPU_UP_WAYS) : CPU_DEAL_CLAIM,
-                          t->n, t->n_ff, t->up_rows, t->up_grain);
+            cpu_tiles_cut_ending(&t->tiles, j->cpu,
+                                 k == ROUTED ? deal_of(j, CPU_STAGE_UP, CPU_UP_WAYS)
+                                             : CPU_DEAL_CLAIM,
+                                 t->n, t->n_ff, t->up_rows, t->up_least, t->up_grain);
     }
-    cpu_tiles_cut(&j->down_tiles, j->cpu, deal_of(j, CPU_STAGE_DOWN, CPU_DOWN_WAYS), 1, j->n_embd,
-                  j->down_rows, j->down_grain);
+    cpu_tiles_cut_ending(&j->down_tiles, j->cpu, deal_of(j, CPU_STAGE_DOWN, CPU_DOWN_WAYS), 1,
+                         j->n_embd, j->down_rows, j->down_least, j->down_grain);
     if (j->trios[ROUTED].w) {
         const fr_weight *w = a->router_weight;
         const cpu_kernel *k = cpu_kernel_for(&j->cpu->table, w, fr_cpu_act_type(j->cpu, w));
         int64_t grain = grain_of(k, w->rows, fr_cpu_n_threads(j->cpu));
-        cpu_tiles_cut(&j->router_tiles, j->cpu, CPU_DEAL_CLAIM, 1, w->rows,
-                      bounded_rows(j, w, w->rows, grain), grain);
+        int64_t rows = bounded_rows(j, w, w->rows, grain), least = least_rows(w, grain, &rows);
+        cpu_tiles_cut_ending(&j->router_tiles, j->cpu, CPU_DEAL_CLAIM, 1, w->rows, rows, least,
+                             grain);
     }
 }
 

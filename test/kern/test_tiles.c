@@ -75,12 +75,15 @@ static void cover(void *arg, int i_thread, int n_threads)
 }
 
 static void check_cover(fr_cpu *cpu, cpu_deal deal, int64_t n_mat, int64_t n_rows, int64_t rows,
-                        int64_t grain, bool alone)
+                        int64_t least, int64_t grain, bool alone)
 {
     static cover_job job;
     memset(&job, 0, sizeof job);
     job.cpu = cpu;
-    cpu_tiles_cut(&job.tiles, cpu, deal, n_mat, n_rows, rows, grain);
+    if (least == rows)
+        cpu_tiles_cut(&job.tiles, cpu, deal, n_mat, n_rows, rows, grain);
+    else
+        cpu_tiles_cut_ending(&job.tiles, cpu, deal, n_mat, n_rows, rows, least, grain);
     if (alone)
         cover(&job, 0, 1);
     else
@@ -101,19 +104,23 @@ static void test_every_row_once(void **state)
             assert_int_equal(cpu_pool_n_shares(cpu->pool), threads[i] >= n_nodes ? n_nodes : 1);
             for (int deal = 0; deal < CPU_DEAL_COUNT; deal++)
                 for (int64_t n_mat = 0; n_mat <= MAX_MATS; n_mat += n_mat < 4 ? 1 : 8) {
-                    check_cover(cpu, (cpu_deal)deal, n_mat, 1408, 64, 16, false);
-                    check_cover(cpu, (cpu_deal)deal, n_mat, 51, 8, 8, false);
-                    check_cover(cpu, (cpu_deal)deal, n_mat, 300, 12, 4, true);
+                    check_cover(cpu, (cpu_deal)deal, n_mat, 1408, 64, 64, 16, false);
+                    check_cover(cpu, (cpu_deal)deal, n_mat, 51, 8, 8, 8, false);
+                    check_cover(cpu, (cpu_deal)deal, n_mat, 300, 12, 12, 4, true);
+                    check_cover(cpu, (cpu_deal)deal, n_mat, 1408, 240, 16, 16, false);
+                    check_cover(cpu, (cpu_deal)deal, n_mat, 51, 16, 8, 8, false);
+                    check_cover(cpu, (cpu_deal)deal, n_mat, 300, 24, 4, 4, true);
                 }
             fr_cpu_close(cpu);
         }
 }
 
 /* A peek is right as long as nobody else takes tiles, and sees all that is the thread's own. */
-static void check_peek(const fr_cpu *cpu, cpu_deal deal, int i_thread, int n_threads)
+static void check_peek(const fr_cpu *cpu, cpu_deal deal, int64_t least, int i_thread, int n_threads,
+                       int most)
 {
     static cpu_tiles tiles;
-    cpu_tiles_cut(&tiles, cpu, deal, 6, 1408, 256, 16);
+    cpu_tiles_cut_ending(&tiles, cpu, deal, 6, 1408, 256, least, 16);
     cpu_walk w = cpu_tiles_walk(&tiles, i_thread, n_threads);
     int n_seen = 0;
     for (bool more = true; more;) {
@@ -126,7 +133,7 @@ static void check_peek(const fr_cpu *cpu, cpu_deal deal, int i_thread, int n_thr
             assert_true(ahead.mat == t.mat && ahead.from == t.from && ahead.to == t.to);
         }
     }
-    assert_in_range(n_seen, 36 / 4, deal == CPU_DEAL_CLAIM ? 36 / 4 : 12);
+    assert_in_range(n_seen, 36 / 4, most);
 }
 
 static void test_peek(void **state)
@@ -135,7 +142,31 @@ static void test_peek(void **state)
     fr_cpu *cpu = open_on(1, 4, FR_NUMA_OFF);
     for (int deal = 0; deal < CPU_DEAL_COUNT; deal++)
         for (int i = 0; i < 4; i++)
-            check_peek(cpu, (cpu_deal)deal, i, 4);
+            check_peek(cpu, (cpu_deal)deal, 256, i, 4, deal == CPU_DEAL_CLAIM ? 36 / 4 : 12);
+    for (int i = 0; i < 4; i++)
+        check_peek(cpu, CPU_DEAL_CLAIM, 16, i, 4, 18);
+    fr_cpu_close(cpu);
+}
+
+/* Of a lane, tiles get smaller to the end, and nobody's last one is larger than the least. */
+static void test_ending(void **state)
+{
+    (void)state;
+    fr_cpu *cpu = open_on(1, 2, FR_NUMA_OFF);
+    static cpu_tiles tiles;
+    cpu_tiles_cut_ending(&tiles, cpu, CPU_DEAL_CLAIM, 1, 2048, 256, 16, 16);
+    cpu_walk w = cpu_tiles_walk(&tiles, 0, 2);
+    static const int64_t rows[] = {256, 256, 256, 128, 64, 32, 16, 16};
+    cpu_tile t;
+    int64_t next = 0;
+    for (int lane = 0; lane < 2; lane++) { /* the other's from its end */
+        for (int i = 0; i < 8; i++, next += rows[i - 1]) {
+            assert_true(cpu_tiles_next(&tiles, &w, &t));
+            assert_int_equal(t.to - t.from, rows[i]);
+            assert_int_equal(lane == 0 ? t.from : 3072 - t.to, next);
+        }
+    }
+    assert_false(cpu_tiles_next(&tiles, &w, &t));
     fr_cpu_close(cpu);
 }
 
@@ -164,7 +195,7 @@ static void test_choosing(void **state)
     (void)state;
     assert_int_equal(choose((double[]){1e-3, 0.9e-3, 0.8e-3}, 3), CPU_DEAL_MATS);
     assert_int_equal(choose((double[]){1e-3, 0.9e-3, 0.8e-3}, 2), CPU_DEAL_ROWS);
-    assert_int_equal(choose((double[]){1e-3, 0.995e-3, 2e-3}, 3), CPU_DEAL_CLAIM);
+    assert_int_equal(choose((double[]){1e-3, 0.97e-3, 2e-3}, 3), CPU_DEAL_CLAIM);
     static cpu_deal_table t;
     cpu_deal_key key = {.n_used = 1};
     for (int i = 0; i < CPU_DEAL_SHAPES; i++, key.n_ff++)
@@ -308,11 +339,9 @@ static void test_pages(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_homes),
-        cmocka_unit_test(test_every_row_once),
-        cmocka_unit_test(test_peek),
-        cmocka_unit_test(test_choosing),
-        cmocka_unit_test(test_same_bits_on_nodes),
+        cmocka_unit_test(test_homes),    cmocka_unit_test(test_every_row_once),
+        cmocka_unit_test(test_peek),     cmocka_unit_test(test_ending),
+        cmocka_unit_test(test_choosing), cmocka_unit_test(test_same_bits_on_nodes),
         cmocka_unit_test(test_pages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
