@@ -33,6 +33,8 @@ typedef struct {
     const void *next; /* where the thread will read on after these rows, NULL: not known. A kernel
                          for one token may ask memory for it */
     bool asked;       /* the call before had these rows as its `next` */
+    bool far;         /* y is large and not read soon: a kernel for many tokens may write past the
+                         caches, which else read every line from memory first */
 } cpu_dot_args;
 
 typedef void (*cpu_dot_fn)(const cpu_dot_args *a);

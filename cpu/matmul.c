@@ -14,6 +14,7 @@
 #define MIN_SHARED_MACS       65536     /* below, the caller is done before the others are awake */
 #define SMALL_BYTES           (1 << 20) /* of a matrix that the second cache holds */
 #define TOKENS_OF_TILE        32
+#define FAR_BYTES             (1 << 20) /* of results: more than the second cache keeps for long */
 
 int64_t cpu_tile_rows(int64_t n_rows, size_t row_bytes, int64_t grain, int n_threads)
 {
@@ -108,6 +109,12 @@ typedef struct {
     matmul_part parts[FR_CPU_MOST_PRODUCTS];
 } matmul_job;
 
+static bool is_far(const matmul_part *p)
+{
+    const fr_weight *w = p->product->w;
+    return p->n_tokens * w->n_mat * w->rows * (int64_t)sizeof(float) >= FAR_BYTES;
+}
+
 /* The weights of a tile come from memory once; later groups of tokens find them in the cache.
  * Tokens [from, to). */
 static void compute_tile(const matmul_part *p, const cpu_tile *tile, int64_t from, int64_t to)
@@ -125,7 +132,8 @@ static void compute_tile(const matmul_part *p, const cpu_tile *tile, int64_t fro
                       .row_from = tile->from,
                       .row_to = tile->to,
                       .x = x,
-                      .y = y};
+                      .y = y,
+                      .far = is_far(p)};
     for (int64_t t0 = from; t0 < to; t0 += a.n_tokens) {
         int64_t left = to - t0;
         a.n_tokens = left < most ? (int)left : most;

@@ -387,6 +387,15 @@ static void meet(const gemm_call *c, const gemm_part *part, bool first, const ge
     }
 }
 
+/* Sixteen results of a token; a whole line of the cache may go past it. */
+CPU_INLINE void store_sixteen(float *to, const float *from, bool far)
+{
+    if (far && (uintptr_t)to % 64 == 0)
+        _mm512_stream_ps(to, _mm512_load_ps(from));
+    else
+        _mm512_storeu_ps(to, _mm512_load_ps(from));
+}
+
 /* Writes the results of a part's rows that the call asks for. */
 static void store(const cpu_dot_args *a, const gemm_part *part, const gemm_sums *acc)
 {
@@ -395,7 +404,7 @@ static void store(const cpu_dot_args *a, const gemm_part *part, const gemm_sums 
             const float *from = acc[t] + 16 * j;
             int64_t r = part->r + 16 * j;
             if (r >= a->row_from && r + 16 <= a->row_to)
-                _mm512_storeu_ps(a->y[t] + (r - a->row_from), _mm512_load_ps(from));
+                store_sixteen(a->y[t] + (r - a->row_from), from, a->far);
             else
                 rows_store(a, r, t, from, 16);
         }
@@ -423,4 +432,6 @@ void gemm_run(const cpu_dot_args *a, const gemm_form *f, int64_t r0, gemm_source
         if ((part.chunk + 1) * GEMM_COLS >= a->cols)
             store(a, &part, acc);
     }
+    if (a->far)
+        _mm_sfence(); /* before anybody is told that this is done */
 }

@@ -73,6 +73,7 @@ static const shape shapes[] = {
     {FR_TYPE_Q6_K, FR_LAYOUT_PLAIN, 768, 65, 1, 4},
     {FR_TYPE_Q4_K, FR_LAYOUT_INTERLEAVED, 512, 12, 2, 2},
     {FR_TYPE_F32, FR_LAYOUT_PLAIN, 16, 4, 1, 1},
+    {FR_TYPE_Q4_K, FR_LAYOUT_INTERLEAVED, 256, 512, 1, 600}, /* results past the caches */
 };
 enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 
