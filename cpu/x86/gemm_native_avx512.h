@@ -8,15 +8,10 @@
 /* `step` in all bytes of the rows whose bit of scale s is set. */
 CPU_INLINE __m512i gemm_native_step(const uint8_t *p, int s, const native_form *f)
 {
-    const uint8_t *at = p + f->bits_at + s * f->bits_bytes;
-    __mmask16 rows;
-    memcpy(&rows, at, sizeof rows);
-    if (f->bits_bytes == 16)
-        rows = _mm_test_epi8_mask(avx2_load_half(at), _mm_set1_epi8(1));
-    return _mm512_maskz_mov_epi32(rows, _mm512_set1_epi8((char)f->step));
+    return _mm512_maskz_mov_epi32(native_step_rows(p, s, f), _mm512_set1_epi8((char)f->step));
 }
 
-/* `by_8`: of each lane of four registers, in place, byte i of register k becomes byte k of register
+/* BY_8: of each lane of four registers, in place, byte i of register k becomes byte k of register
  * i. So registers of columns 8i + j for j = 0..3 are then of columns 8i .. 8i + 3 for i = 0..3. */
 CPU_INLINE void gemm_native_transpose(__m512i w[4])
 {
@@ -36,9 +31,26 @@ CPU_INLINE void gemm_native_transpose(__m512i w[4])
     }
 }
 
-/* Registers of columns j, 8 + j, 16 + j, 24 + j become those of columns 4j .. 4j + 3. */
-CPU_INLINE void gemm_native_in_order(__m512i w[8])
+/* BY_2: registers of every second column of eight become those of the first and last four. */
+CPU_INLINE void gemm_native_weave(__m512i w[8])
 {
+    const __m512i first = _mm512_set4_epi32(0x0D0D0C0C, 0x09090808, 0x05050404, 0x01010000);
+    const __m512i last = _mm512_set4_epi32(0x0F0F0E0E, 0x0B0B0A0A, 0x07070606, 0x03030202);
+    const __mmask64 odd = 0xAAAAAAAAAAAAAAAA;
+    for (int j = 0; j < 8; j += 2) {
+        const __m512i a = w[j], b = w[j + 1];
+        w[j] = _mm512_mask_shuffle_epi8(_mm512_shuffle_epi8(a, first), odd, b, first);
+        w[j + 1] = _mm512_mask_shuffle_epi8(_mm512_shuffle_epi8(a, last), odd, b, last);
+    }
+}
+
+/* Registers of another order become those of columns 4j .. 4j + 3. */
+CPU_INLINE void gemm_native_in_order(__m512i w[8], const native_order order)
+{
+    if (order == NATIVE_BY_2)
+        gemm_native_weave(w);
+    if (order != NATIVE_BY_8)
+        return;
     gemm_native_transpose(w);
     gemm_native_transpose(w + 4);
     const __m512i v[8] = {w[0], w[4], w[1], w[5], w[2], w[6], w[3], w[7]};
@@ -106,8 +118,7 @@ CPU_INLINE void gemm_native_codes(const gemm_native_rows *rows, const native_tab
     const uint8_t *p = rows->p;
     __m512i w[8];
     codes(p, b, t, w);
-    if (f->by_8)
-        gemm_native_in_order(w);
+    gemm_native_in_order(w, f->order);
     for (int j = 0; j < 8; j++) {
         if (f->step)
             w[j] = _mm512_add_epi8(w[j], gemm_native_step(p, n * b + j * n / 8, f));

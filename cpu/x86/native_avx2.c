@@ -1,7 +1,7 @@
 /* The native layout by AVX2: rows side by side, the two eights of a group in turn, block by block,
  * so that memory is read in one stream. */
 #include "cpu/repacked.h"
-#include "cpu/x86/native_rows_avx2.h"
+#include "cpu/x86/native_ks_avx2.h"
 
 /* Rows r0 .. r0 + 15, of which some may lie outside the call, times n tokens. */
 CPU_INLINE void two_eights_of_rows(const cpu_dot_args *a, int64_t r0, const int n,
@@ -47,12 +47,16 @@ CPU_INLINE void native_dot(const cpu_dot_args *a, const rows_form *f, rows_head_
     X(q5_K, Q5_K, 256, 2816, 0, 32, 4, false, true)                                                \
     X(q6_K, Q6_K, 256, 3360, 0, 16, 4, true, false)                                                \
     X(iq4_xs, IQ4_XS, 256, 2176, 0, 32, 1, true, false)                                            \
-    X(iq2_k, IQ2_K, 256, 1216, 0, 16, 2, true, false)                                              \
-    X(iq3_k, IQ3_K, 256, 1760, 0, 16, 1, true, false)                                              \
+    X(iq2_k, IQ2_K, 256, 1216, 0, 16, 4, true, false)                                              \
+    X(iq3_k, IQ3_K, 256, 1760, 0, 16, 2, true, false)                                              \
     X(iq4_k, IQ4_K, 256, 2304, 0, 16, 1, true, false)                                              \
     X(iq5_k, IQ5_K, 256, 2816, 0, 16, 1, true, false)                                              \
     X(iq4_ks, IQ4_KS, 256, 2176, 64, 32, 1, true, false)                                           \
     X(iq5_ks, IQ5_KS, 256, 2688, 64, 32, 1, true, false)                                           \
+    X(iq2_ks, IQ2_KS, 256, 1120, 32, 32, 2, true, false)                                           \
+    X(iq3_ks, IQ3_KS, 256, 1632, 32, 32, 1, true, false)                                           \
+    X(iq4_kss, IQ4_KSS, 256, 2048, 64, 32, 1, true, false)                                         \
+    X(iq2_kl, IQ2_KL, 256, 1376, 32, 32, 2, true, false)                                           \
     X(iq2_xxs, IQ2_XXS, 256, 1056, 0, 32, 2, true, false)                                          \
     X(iq2_xs, IQ2_XS, 256, 1184, 0, 16, 2, true, false)                                            \
     X(iq2_s, IQ2_S, 256, 1312, 0, 16, 2, true, false)                                              \
@@ -72,9 +76,17 @@ CPU_INLINE void native_dot(const cpu_dot_args *a, const rows_form *f, rows_head_
 #define NATIVE_DEFINE(NAME, TYPE, WEIGHTS, BYTES, META, COLS, FITS, SIGNED, MIN)                   \
     static const rows_form form_##NAME = {                                                         \
         FR_TYPE_##TYPE, FR_LAYOUT_NATIVE, 16, WEIGHTS, BYTES, META, COLS, FITS, SIGNED, MIN};      \
+    static void expand_##NAME(const cpu_dot_args *a, int64_t r, int64_t chunk, gemm8_strip *s)     \
+    {                                                                                              \
+        gemm8_expand(a, r, chunk, s, &form_##NAME, head_8_##NAME, codes_8_##NAME);                 \
+    }                                                                                              \
     static void dot_##NAME(const cpu_dot_args *a)                                                  \
     {                                                                                              \
-        native_dot(a, &form_##NAME, head_8_##NAME, codes_8_##NAME);                                \
+        const gemm8_form form = gemm8_form_of(&form_##NAME);                                       \
+        if (a->n_tokens >= gemm8_min_tokens(&form))                                                \
+            gemm8_run(a, &form, a->row_from / 16 * 16, expand_##NAME);                             \
+        else                                                                                       \
+            native_dot(a, &form_##NAME, head_8_##NAME, codes_8_##NAME);                            \
     }
 NATIVE_ALL(NATIVE_DEFINE)
 
@@ -83,10 +95,17 @@ NATIVE_ALL(NATIVE_DEFINE)
         (cpu_kernel){.name = #NAME ".native.avx2",                                                 \
                      .dot = dot_##NAME,                                                            \
                      .act = (WEIGHTS) == 32 ? FR_ACT_Q8_32 : FR_ACT_Q8_256,                        \
-                     .grain = 2 * ROWS};
+                     .grain = 2 * ROWS,                                                            \
+                     .many_rows = ROWS_MANY};
 
 /* Types that have kernels of the native form only. */
-#define NATIVE_ALONE(X) X(iq1_s, IQ1_S) X(iq1_m, IQ1_M)
+#define NATIVE_ALONE(X)                                                                            \
+    X(iq1_s, IQ1_S)                                                                                \
+    X(iq1_m, IQ1_M)                                                                                \
+    X(iq2_ks, IQ2_KS)                                                                              \
+    X(iq3_ks, IQ3_KS)                                                                              \
+    X(iq4_kss, IQ4_KSS)                                                                            \
+    X(iq2_kl, IQ2_KL)
 
 #define NATIVE_REPACKED(NAME, TYPE)                                                                \
     static void repacked_##NAME(const cpu_dot_args *a)                                             \

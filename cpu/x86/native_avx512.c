@@ -2,29 +2,34 @@
 #include "cpu/repacked.h"
 #include "cpu/x86/gemm_native_avx512.h"
 #include "cpu/x86/native_books_avx512.h"
+#include "cpu/x86/native_ks_avx512.h"
 
 /* X(NAME, TYPE, bytes of sixteen rows' block, their headers, columns of a scale, offset, step,
- * bits at, bytes of them, columns by 8, minima) */
+ * bits at, bytes of them, order of columns, minima) */
 #define NATIVE_ALL(X)                                                                              \
-    X(q2_K, Q2_K, 1344, 0, 16, 0, 0, 0, 0, false, true)                                            \
-    X(q3_K, Q3_K, 1760, 0, 16, 4, 0, 0, 0, false, false)                                           \
-    X(q4_K, Q4_K, 2304, 0, 32, 0, 0, 0, 0, false, true)                                            \
-    X(q5_K, Q5_K, 2816, 0, 32, 0, 0, 0, 0, false, true)                                            \
-    X(q6_K, Q6_K, 3360, 0, 16, 32, 0, 0, 0, false, false)                                          \
-    X(iq4_xs, IQ4_XS, 2176, 0, 32, 128, 0, 0, 0, false, false)                                     \
-    X(iq2_k, IQ2_K, 1216, 0, 16, 32, 5, 32, 2, false, false)                                       \
-    X(iq3_k, IQ3_K, 1760, 0, 16, 64, 4, 32, 2, false, false)                                       \
-    X(iq4_k, IQ4_K, 2304, 0, 16, 128, 4, 32, 2, false, false)                                      \
-    X(iq5_k, IQ5_K, 2816, 0, 16, 128, 2, 32, 2, false, false)                                      \
-    X(iq4_ks, IQ4_KS, 2176, 64, 32, 128, 4, 0, 16, false, false)                                   \
-    X(iq5_ks, IQ5_KS, 2688, 64, 32, 128, 2, 0, 16, false, false)                                   \
-    X(iq2_xxs, IQ2_XXS, 1056, 0, 32, 64, 0, 0, 0, true, false)                                     \
-    X(iq2_xs, IQ2_XS, 1184, 0, 16, 64, 0, 0, 0, false, false)                                      \
-    X(iq2_s, IQ2_S, 1312, 0, 16, 64, 0, 0, 0, false, false)                                        \
-    X(iq3_xxs, IQ3_XXS, 1568, 0, 32, 64, 0, 0, 0, true, false)                                     \
-    X(iq3_s, IQ3_S, 1760, 0, 32, 64, 0, 0, 0, true, false)                                         \
-    X(iq1_s, IQ1_S, 800, 0, 32, 16, 0, 0, 0, false, false)                                         \
-    X(iq1_m, IQ1_M, 896, 0, 16, 16, 0, 0, 0, false, false)
+    X(q2_K, Q2_K, 1344, 0, 16, 0, 0, 0, 0, IN_ORDER, true)                                         \
+    X(q3_K, Q3_K, 1760, 0, 16, 4, 0, 0, 0, IN_ORDER, false)                                        \
+    X(q4_K, Q4_K, 2304, 0, 32, 0, 0, 0, 0, IN_ORDER, true)                                         \
+    X(q5_K, Q5_K, 2816, 0, 32, 0, 0, 0, 0, IN_ORDER, true)                                         \
+    X(q6_K, Q6_K, 3360, 0, 16, 32, 0, 0, 0, IN_ORDER, false)                                       \
+    X(iq4_xs, IQ4_XS, 2176, 0, 32, 128, 0, 0, 0, IN_ORDER, false)                                  \
+    X(iq2_k, IQ2_K, 1216, 0, 16, 32, 5, 32, 2, IN_ORDER, false)                                    \
+    X(iq3_k, IQ3_K, 1760, 0, 16, 64, 4, 32, 2, IN_ORDER, false)                                    \
+    X(iq4_k, IQ4_K, 2304, 0, 16, 128, 4, 32, 2, IN_ORDER, false)                                   \
+    X(iq5_k, IQ5_K, 2816, 0, 16, 128, 2, 32, 2, IN_ORDER, false)                                   \
+    X(iq4_ks, IQ4_KS, 2176, 64, 32, 128, 4, 0, 16, IN_ORDER, false)                                \
+    X(iq5_ks, IQ5_KS, 2688, 64, 32, 128, 2, 0, 16, IN_ORDER, false)                                \
+    X(iq2_xxs, IQ2_XXS, 1056, 0, 32, 64, 0, 0, 0, BY_8, false)                                     \
+    X(iq2_xs, IQ2_XS, 1184, 0, 16, 64, 0, 0, 0, IN_ORDER, false)                                   \
+    X(iq2_s, IQ2_S, 1312, 0, 16, 64, 0, 0, 0, IN_ORDER, false)                                     \
+    X(iq3_xxs, IQ3_XXS, 1568, 0, 32, 64, 0, 0, 0, BY_8, false)                                     \
+    X(iq3_s, IQ3_S, 1760, 0, 32, 64, 0, 0, 0, BY_8, false)                                         \
+    X(iq2_ks, IQ2_KS, 1120, 32, 32, 32, 5, 0, 2, IN_ORDER, false)                                  \
+    X(iq3_ks, IQ3_KS, 1632, 32, 32, 64, 4, 0, 2, IN_ORDER, false)                                  \
+    X(iq4_kss, IQ4_KSS, 2048, 64, 32, 128, 4, 0, 256, IN_ORDER, false)                             \
+    X(iq2_kl, IQ2_KL, 1376, 32, 32, 64, 0, 0, 0, BY_2, false)                                      \
+    X(iq1_s, IQ1_S, 800, 0, 32, 16, 0, 0, 0, IN_ORDER, false)                                      \
+    X(iq1_m, IQ1_M, 896, 0, 16, 16, 0, 0, 0, IN_ORDER, false)
 
 /* Blocks of 32. X(NAME, TYPE, bytes of sixteen rows' block, offset, minima) */
 #define NATIVE_ALL_32(X)                                                                           \
@@ -37,9 +42,9 @@
     X(iq4_nl, IQ4_NL, 288, 128, false)                                                             \
     X(mxfp4, MXFP4, 272, 12, false)
 
-#define NATIVE_DEFINE(NAME, TYPE, BYTES, META, COLS, OFFSET, STEP, AT, EACH, BY_8, MIN)            \
-    static const native_form native_form_##NAME = {FR_TYPE_##TYPE, BYTES, META, COLS, OFFSET,      \
-                                                   STEP,           AT,    EACH, BY_8, MIN};        \
+#define NATIVE_DEFINE(NAME, TYPE, BYTES, META, COLS, OFFSET, STEP, AT, EACH, ORDER, MIN)           \
+    static const native_form native_form_##NAME = {                                                \
+        FR_TYPE_##TYPE, BYTES, META, COLS, OFFSET, STEP, AT, EACH, NATIVE_##ORDER, MIN};           \
     static void expand_##NAME(gemm_source *g, const gemm_part *part, int b, gemm_strip *s)         \
     {                                                                                              \
         gemm_native_expand((gemm_native_source *)g, part, b, s, &native_form_##NAME,               \
@@ -61,8 +66,8 @@
 NATIVE_ALL(NATIVE_DEFINE)
 
 #define NATIVE_DEFINE_32(NAME, TYPE, BYTES, OFFSET, MIN)                                           \
-    static const native_form native_form_##NAME = {FR_TYPE_##TYPE, BYTES, 0, 32, OFFSET, 0, 0, 0,  \
-                                                   false,          MIN};                           \
+    static const native_form native_form_##NAME = {FR_TYPE_##TYPE,  BYTES, 0, 32, OFFSET, 0, 0, 0, \
+                                                   NATIVE_IN_ORDER, MIN};                          \
     static void expand_##NAME(gemm_source *g, const gemm_part *part, int b, gemm_strip *s)         \
     {                                                                                              \
         gemm_native_expand_32((gemm_native_source *)g, part, b, s, &native_form_##NAME,            \
@@ -92,7 +97,13 @@ NATIVE_ALL_32(NATIVE_DEFINE_32)
 #define NATIVE_SLOT_32(NAME, TYPE, ...) NATIVE_SLOT_OF(NAME, TYPE, FR_ACT_Q8_32)
 
 /* Types that have kernels of the native form only. */
-#define NATIVE_ALONE(X) X(iq1_s, IQ1_S) X(iq1_m, IQ1_M)
+#define NATIVE_ALONE(X)                                                                            \
+    X(iq1_s, IQ1_S)                                                                                \
+    X(iq1_m, IQ1_M)                                                                                \
+    X(iq2_ks, IQ2_KS)                                                                              \
+    X(iq3_ks, IQ3_KS)                                                                              \
+    X(iq4_kss, IQ4_KSS)                                                                            \
+    X(iq2_kl, IQ2_KL)
 
 #define NATIVE_REPACKED(NAME, TYPE)                                                                \
     static void repacked_##NAME(const cpu_dot_args *a)                                             \

@@ -6,8 +6,8 @@
  * and, in its form, what the codes are above their weights, so that all of them are unsigned: the
  * sums start from minus that much times the sum of the activations, and nothing is subtracted.
  *
- * Order: register j holds columns 4j..4j + 3; of codebook types (`by_8`) columns j, 8 + j, 16 + j
- * and 24 + j, and it is the activations that are rearranged.
+ * Where registers hold columns in another order than they come, it is the activations that are
+ * rearranged (native_order).
  *
  * Sums are those of rows_avx2.h, in the same order, so all layouts of a type give the same bits. */
 #ifndef FR_CPU_X86_NATIVE_AVX512_H
@@ -37,6 +37,10 @@ typedef void native_codes_fn(const uint8_t *p, int b, const native_tables *t, __
 typedef __m512 native_scale_fn(const uint8_t *p, const native_head *h, const native_tables *t,
                                int s);
 
+/* Columns of register j of a sub-block: 4j, 4j + 1 ..; j, 8 + j, 16 + j, 24 + j; every second one
+ * of 8 * (j / 2), from j % 2 on. */
+typedef enum { NATIVE_IN_ORDER, NATIVE_BY_8, NATIVE_BY_2 } native_order;
+
 /* What a kernel must know of a form at compile time. */
 typedef struct {
     fr_type type;
@@ -46,8 +50,9 @@ typedef struct {
     int offset;     /* what codes are above their weights */
     int step;       /* what a weight is more where its row's bit of its scale is set */
     int bits_at;    /* where those bits stand, 16 a scale */
-    int bits_bytes; /* from one scale's to the next one's: 2; or 16: bit 0 of a byte a row */
-    bool by_8;      /* order of columns */
+    int bits_bytes; /* from one scale's to the next one's: 2; 16: bit 0 of a byte a row; 256: of a
+                       lane a row */
+    native_order order;
     bool min;
 } native_form;
 
@@ -56,12 +61,20 @@ typedef struct {
 /* A block of 256 activations as the sums want it. */
 typedef struct {
     _Alignas(64) int8_t room[2][256];
-    const int8_t *q[2];   /* by_8 with scales of 16: with zeros for the other one's columns */
+    const int8_t *q[2];   /* BY_8 with scales of 16: with zeros for the other one's columns */
     int32_t start[2][16]; /* by scale, for rows whose bit is 0 and 1 */
     int16_t sums[16];     /* what minima are multiplied by */
 } native_x;
 
-/* Four bytes of columns j, 8 + j, 16 + j and 24 + j, for j = 0..7; those of `kept`. */
+/* In the order NATIVE_BY_2. */
+CPU_INLINE void native_by_2(const int8_t *q, int8_t *room)
+{
+    const __m512i step = _mm512_set4_epi32(0x0F0D0B09, 0x0E0C0A08, 0x07050301, 0x06040200);
+    for (int i = 0; i < 256; i += 64)
+        _mm512_store_si512(room + i, _mm512_shuffle_epi8(_mm512_loadu_si512(q + i), step));
+}
+
+/* In the order NATIVE_BY_8, those of `kept`. */
 CPU_INLINE void native_by_8(const int8_t *q, __mmask64 kept, int8_t *room)
 {
     const __m512i step =
@@ -90,7 +103,11 @@ CPU_INLINE void native_prepare(const fr_act_q8_256 *from, const native_form *f, 
 {
     __m256i sums = avx2_load(from->sums);
     x->q[0] = x->q[1] = from->q;
-    if (f->by_8) {
+    if (f->order == NATIVE_BY_2) {
+        native_by_2(from->q, x->room[0]);
+        x->q[0] = x->room[0];
+    }
+    if (f->order == NATIVE_BY_8) {
         const bool two = f->scale_cols == 16;
         native_by_8(from->q, two ? 0x3333333333333333 : ~0ull, x->room[0]);
         if (two)
@@ -126,8 +143,10 @@ CPU_INLINE __mmask16 native_step_rows(const uint8_t *p, int s, const native_form
     __mmask16 set;
     if (f->bits_bytes == 2)
         memcpy(&set, at, sizeof set);
-    else
+    else if (f->bits_bytes == 16)
         set = _mm_test_epi8_mask(avx2_load_half(at), _mm_set1_epi8(1));
+    else
+        set = _mm512_test_epi32_mask(_mm512_loadu_si512(at), _mm512_set1_epi32(1));
     return set;
 }
 
@@ -158,9 +177,10 @@ CPU_INLINE __m512 native_sub_block(__m512 part, const uint8_t *p, const __m512i 
                                    native_scale_fn *scale, const native_x *x, int b,
                                    const native_form *f)
 {
-    const int n = 32 / f->scale_cols, per = f->by_8 ? 8 : 8 / n; /* registers of a scale */
+    const bool by_8 = f->order == NATIVE_BY_8;
+    const int n = 32 / f->scale_cols, per = by_8 ? 8 : 8 / n; /* registers of a scale */
     for (int i = 0; i < n; i++) {
-        const int first = f->by_8 ? 0 : i * per;
+        const int first = by_8 ? 0 : i * per;
         const int8_t *q = x->q[i] + 32 * b;
         __m512i sum = native_start(p, x, b * n + i, f);
         if (per == 8)

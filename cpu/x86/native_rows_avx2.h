@@ -321,14 +321,20 @@ R_CODES(iq5_k)
     }
 }
 
+/* Eight scales minus 32, high bits at `byte`, nibbles behind. */
+CPU_INLINE void half_scales_6x8_only(const rows_at *at, int byte, rows_head *h)
+{
+    for (int n = 0; n < 4; n++) {
+        __m128i low = bits_of(two_eights(at, byte + 32 + 32 * n % 64), 4 * (n / 2), 4);
+        __m128i high = bits_of(two_eights(at, byte), 2 * n, 2);
+        put_two(h->sc, n, _mm_sub_epi8(with_high_2(low, high), _mm_set1_epi8(32)));
+    }
+}
+
 R_HEAD(iq4_xs)
 {
     h->d = half_halves(at, 0);
-    for (int n = 0; n < 4; n++) {
-        __m128i low = bits_of(two_eights(at, 64 + 32 * n % 64), 4 * (n / 2), 4);
-        __m128i high = bits_of(two_eights(at, 32), 2 * n, 2);
-        put_two(h->sc, n, _mm_sub_epi8(with_high_2(low, high), _mm_set1_epi8(32)));
-    }
+    half_scales_6x8_only(at, 32, h);
 }
 
 R_CODES(iq4_xs)
@@ -433,7 +439,7 @@ R_CODES(iq3_xxs)
     const __m256i zero = _mm256_setzero_si256();
     for (int j = 0; j < 8; j++) {
         __m256i v = half_lanes(at, 544 + 128 * b + 64 * (j % 2));
-        w[j] = grid_4(fr_iq3xxs_grid, wide_index(v, zero, j / 2, 0, 1));
+        w[j] = grid_4(cpu_native_books.iq3_xxs, wide_index(v, zero, j / 2, 0, 1));
     }
     apply_eight_signs(half_signs_of_7(half_lanes(at, 32 + 64 * b)), w);
 }

@@ -6,7 +6,7 @@
 
 #include "quant/bit_program.h"
 
-enum { MAX_UNIT_MOVES = 512, POOL_BYTES = 6 << 20, N_CHECKS = 4 };
+enum { MAX_UNIT_MOVES = 512, POOL_BYTES = 8 << 20, N_CHECKS = 4 };
 
 /* ---- running ------------------------------------------------------------------------------------
  */

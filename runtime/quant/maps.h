@@ -96,7 +96,7 @@
 #define FR_B16_FIFTH(P, q, at) P(q, (at) + 64 * b + 4 * k + i, 4 * h + j, 1, 4)
 
 /* One bit of each row per scale. */
-#define FR_ROW_BITS_16(P, x, at) P(x, (at) + 2 * s + k / 8, k % 8, 1, 0)
+#define FR_ROW_BITS_16(P, x, at, shift) P(x, (at) + 2 * s + k / 8, k % 8, 1, shift)
 
 /* 16 scales of 4 bits as 64-byte registers of 32-bit lanes: scales 0..7 of row k, then 8..15. */
 #define FR_SCALE_LANES_16(P, sc, at)                                                               \

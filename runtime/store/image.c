@@ -18,7 +18,7 @@
 #include "store/store_internal.h"
 
 enum {
-    IMAGE_VERSION = 2,
+    IMAGE_VERSION = 3,
     IMAGE_ALIGN = 4096,
     N_SAMPLES = 256, /* of each file of the model */
     SAMPLE_BYTES = 4096,

@@ -39,7 +39,7 @@
     FR_T4(P, q, 48, 0)
 #define FR_T_NATIVE(P, M, X)                                                                       \
     P(d, 2 * k, 0, 16, 0)                                                                          \
-    FR_ROW_BITS_16(P, x, 32)                                                                       \
+    FR_ROW_BITS_16(P, x, 32, 0)                                                                    \
     FR_SCALE_LANES_16(P, sc, 64)                                                                   \
     FR_T16(P, q, 192)
 #define FR_T_VALUE(F)                                                                              \

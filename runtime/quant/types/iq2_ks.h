@@ -9,6 +9,11 @@
  *     0         the words of the rows
  *     8         nibbles of sc, number 4s + k in byte n % 16
  *     24        codes, T4
+ *   native: 16 rows, 1120 bytes; the rows' headers stand before all blocks
+ *     0         x
+ *     16        fifth bits of sc
+ *     32        nibbles of sc
+ *     96        codes, T16
  */
 #ifndef FR_QUANT_TYPES_IQ2_KS_H
 #define FR_QUANT_TYPES_IQ2_KS_H
@@ -32,6 +37,12 @@
     FR_SPLIT_NIBBLES_8(P, sc, 8)                                                                   \
     P(sc, 2 * k, 8 + s, 1, 4)                                                                      \
     FR_T4(P, q, 24, 0)
+#define FR_T_NATIVE(P, M, X)                                                                       \
+    M(d, 2 * k, 0, 16, 0)                                                                          \
+    FR_ROW_BITS_16(P, x, 0, 0)                                                                     \
+    FR_ROW_BITS_16(P, sc, 16, 4)                                                                   \
+    FR_SCALE_LANES_8(P, sc, 32)                                                                    \
+    FR_T16(P, q, 96)
 #define FR_T_VALUE(F)                                                                              \
     fr_val_f16(F(d, 0)) * (F(sc, e / 32) - 16) *                                                   \
         FR_TABLE_AT(fr_iq2nl_values)[F(q, e) + 4 * F(x, e / 32)]

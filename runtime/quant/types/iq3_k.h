@@ -50,8 +50,8 @@
     FR_B4(P, q, 312, 4 * h + j, 2)
 #define FR_T_NATIVE(P, M, X)                                                                       \
     P(d, 2 * k, 0, 16, 0)                                                                          \
-    FR_ROW_BITS_16(P, x, 32)                                                                       \
-    FR_ROW_BITS_16(P, sg, 64)                                                                      \
+    FR_ROW_BITS_16(P, x, 32, 0)                                                                    \
+    FR_ROW_BITS_16(P, sg, 64, 0)                                                                   \
     FR_SCALE_LANES_16(P, sc, 96)                                                                   \
     FR_B16_THIRD(P, q, 224)                                                                        \
     FR_T16(P, q, 736)

@@ -11,6 +11,12 @@
  *     8         nibbles of sc, number 4s + k in byte n % 16
  *     24        third bits, bit 4h + j
  *     152       codes, T4
+ *   native: 16 rows, 1632 bytes; the rows' headers stand before all blocks
+ *     0         x
+ *     16        fifth bits of sc
+ *     32        nibbles of sc
+ *     96        third bits
+ *     608       low two bits, T16
  */
 #ifndef FR_QUANT_TYPES_IQ3_KS_H
 #define FR_QUANT_TYPES_IQ3_KS_H
@@ -36,6 +42,13 @@
     P(x, 2 * k, 8 + s, 1, 0)                                                                       \
     FR_B4(P, q, 24, 4 * h + j, 2)                                                                  \
     FR_T4(P, q, 152, 0)
+#define FR_T_NATIVE(P, M, X)                                                                       \
+    M(d, 2 * k, 0, 16, 0)                                                                          \
+    FR_ROW_BITS_16(P, x, 0, 0)                                                                     \
+    FR_ROW_BITS_16(P, sc, 16, 4)                                                                   \
+    FR_SCALE_LANES_8(P, sc, 32)                                                                    \
+    FR_B16_THIRD(P, q, 96)                                                                         \
+    FR_T16(P, q, 608)
 #define FR_T_VALUE(F)                                                                              \
     fr_val_f16(F(d, 0)) * (F(sc, e / 32) - 16) *                                                   \
         FR_TABLE_AT(fr_iq3nl_values)[F(q, e) + 8 * F(x, e / 32)]

@@ -12,7 +12,7 @@
  *   native: 16 rows, 1568 bytes
  *     0         d of the rows
  *     32        signs and sc
- *     544       indices
+ *     544       indices, in an order of their own (fr_iq3xxs_words)
  */
 #ifndef FR_QUANT_TYPES_IQ3_XXS_H
 #define FR_QUANT_TYPES_IQ3_XXS_H
@@ -20,6 +20,17 @@
 #include "quant/fields.h"
 #include "quant/maps.h"
 #include "quant/tables.h"
+
+/* The number of a codebook word as the native form stores it. */
+static inline FR_HD uint32_t fr_code_iq3xxs_get(uint32_t v)
+{
+    return FR_TABLE_AT(fr_iq3xxs_words)[v];
+}
+
+static inline FR_HD uint32_t fr_code_iq3xxs_put(uint32_t v)
+{
+    return FR_TABLE_AT(fr_iq3xxs_numbers)[v];
+}
 
 #define FR_T           iq3_xxs
 #define FR_T_WEIGHTS   256
@@ -37,7 +48,7 @@
 #define FR_T_NATIVE(P, M, X)                                                                       \
     P(d, 2 * k, 0, 16, 0)                                                                          \
     FR_SIGNS_7_16(P, X, s7, sc, 32)                                                                \
-    P(g, FR_GROUPS_4(544), 0, 8, 0)
+    X(g, FR_GROUPS_4(544), 0, 8, 0, fr_code_iq3xxs)
 #define FR_T_VALUE(F)                                                                              \
     fr_val_f16(F(d, 0)) * (0.5f + F(sc, e / 32)) * 0.5f *                                          \
         fr_grid_u8(FR_TABLE_AT(fr_iq3xxs_grid)[F(g, e / 4)], e % 4) *                              \

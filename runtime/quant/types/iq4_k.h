@@ -43,7 +43,7 @@
     FR_N4(P, q, 64, 0)
 #define FR_T_NATIVE(P, M, X)                                                                       \
     P(d, 2 * k, 0, 16, 0)                                                                          \
-    FR_ROW_BITS_16(P, x, 32)                                                                       \
+    FR_ROW_BITS_16(P, x, 32, 0)                                                                    \
     FR_SCALES_6X16(P, sc, 64)                                                                      \
     FR_N16(P, q, 256)
 #define FR_T_VALUE(F)                                                                              \

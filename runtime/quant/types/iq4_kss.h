@@ -7,6 +7,8 @@
  *     0         v
  *   iq4_kss_r4 (ferry's own): 4 rows, row headers d, 512 bytes
  *     0         v: 64 bytes per 32 weights, two words a row
+ *   native: 16 rows, 2048 bytes; the rows' headers stand before all blocks
+ *     0         v: where nibbles stand in N16
  *
  * sc is listed as a field of its own although v holds its bits: to pack, set both.
  */
@@ -41,6 +43,17 @@
     P(sc, 64 * s + 34 + 4 * k, 0, 1, 5)                                                            \
     P(sc, 64 * s + 48 + 4 * k, 0, 1, 6)                                                            \
     P(sc, 64 * s + 50 + 4 * k, 0, 1, 7)
+#define FR_T_NATIVE(P, M, X)                                                                       \
+    M(d, 4 * k, 0, 32, 0)                                                                          \
+    P(v, 256 * (t / 8) + 64 * (t / 2 % 4) + 4 * k + 2 * (t % 2), 0, 16, 0)                         \
+    P(sc, 256 * s + 4 * k, 0, 1, 0)                                                                \
+    P(sc, 256 * s + 2 + 4 * k, 0, 1, 1)                                                            \
+    P(sc, 256 * s + 64 + 4 * k, 0, 1, 2)                                                           \
+    P(sc, 256 * s + 66 + 4 * k, 0, 1, 3)                                                           \
+    P(sc, 256 * s + 128 + 4 * k, 0, 1, 4)                                                          \
+    P(sc, 256 * s + 130 + 4 * k, 0, 1, 5)                                                          \
+    P(sc, 256 * s + 192 + 4 * k, 0, 1, 6)                                                          \
+    P(sc, 256 * s + 194 + 4 * k, 0, 1, 7)
 #define FR_T_VALUE(F)                                                                              \
     fr_val_f32(F(d, 0)) * ((F(sc, e / 32) & 254) - 127) *                                          \
         FR_TABLE_AT(                                                                               \

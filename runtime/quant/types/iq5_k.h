@@ -48,7 +48,7 @@
     FR_B4(P, q, 576, 2 * h + j / 2 + 4 * (j % 2), 4)
 #define FR_T_NATIVE(P, M, X)                                                                       \
     P(d, 2 * k, 0, 16, 0)                                                                          \
-    FR_ROW_BITS_16(P, x, 32)                                                                       \
+    FR_ROW_BITS_16(P, x, 32, 0)                                                                    \
     FR_SCALES_6X16(P, sc, 64)                                                                      \
     FR_B16_FIFTH(P, q, 256)                                                                        \
     FR_N16(P, q, 768)

@@ -43,7 +43,7 @@
     FR_N4(P, q, 336, 0)
 #define FR_T_NATIVE(P, M, X)                                                                       \
     P(d, 2 * k, 0, 16, 0)                                                                          \
-    FR_ROW_BITS_16(P, x, 32)                                                                       \
+    FR_ROW_BITS_16(P, x, 32, 0)                                                                    \
     P(sc, 64 + 16 * s + k, 0, 8, 0)                                                                \
     FR_T16_UPPER(P, q, 320)                                                                        \
     FR_N16(P, q, 1344)
