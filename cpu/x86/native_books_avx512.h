@@ -96,10 +96,8 @@ CPU_INLINE void weights_of_3(__m512i levels, __m512i signs, const int first, con
 
 N_TABLES(iq3_xxs)
 {
-    static const int8_t values[16] = {4,  12,  20,  28,  36,  44,  52,  62,
-                                      -4, -12, -20, -28, -36, -44, -52, -62};
-    load_table(cpu_native_books.iq3_xxs[0], 8, t->t);
-    level_tables_3(values, t->t + 8);
+    load_table(cpu_native_books.iq3_xxs_labels[0], 4, t->t);
+    load_table(cpu_native_books.iq3_xxs_values[0], 4, t->t + 4);
 }
 
 N_HEAD(iq3_xxs)
@@ -108,15 +106,35 @@ N_HEAD(iq3_xxs)
     h->d = _mm512_mul_ps(sixteen_halves(p), _mm512_set1_ps(0.25f));
 }
 
+/* What picks values beside a label: signs 4i .. 4i + 3, each where its lane has it, and bit 7. */
+CPU_INLINE __m512i picks_of_iq3_xxs(__m512i signs, const int i)
+{
+    uint64_t matrix = 128ull << (56 - 8 * 5);
+    for (int lane = 0; lane < 4; lane++)
+        matrix |= sign_bits(4 * i + lane, true) << (56 - 8 * cpu_iq3_xxs_lanes[lane].sign);
+    return bits_by(matrix, signs);
+}
+
+/* A lane's weights from its pair's labels. */
+CPU_INLINE __m512i weights_of_iq3_xxs(__m512i labels, __m512i picks, const int lane, __m512i table)
+{
+    const cpu_iq3_xxs_lane at = cpu_iq3_xxs_lanes[lane];
+    return byte_of(table, select_bits(0x20 | 1 << at.sign, picks, moved(labels, at.shift, 0)));
+}
+
 N_CODES(iq3_xxs)
 {
     const __m512i signs = load_64(p + 32 + 64 * b);
     for (int i = 0; i < 2; i++) {
         const __m512i index = load_64(p + 544 + 128 * b + 64 * i);
-        const index_masks m = masks_of(index);
-        for (int j = 0; j < 2; j++)
-            weights_of_3(byte_of_256(t->t + 4 * j, index, &m), signs, 4 * i + 2 * j, true, t->t + 8,
-                         w);
+        const __mmask64 upper = bit_mask(index, 6);
+        const __m512i picks = picks_of_iq3_xxs(select_bits(0x80, index, signs), i);
+        for (int lane = 0; lane < 4; lane++) {
+            const __m512i *pair = t->t + lane / 2 * 2;
+            __m512i labels = byte_of(pair[0], index);
+            labels = _mm512_mask_permutexvar_epi8(labels, upper, index, pair[1]);
+            w[4 * i + lane] = weights_of_iq3_xxs(labels, picks, lane, t->t[4 + lane]);
+        }
     }
 }
 
@@ -408,6 +426,66 @@ N_SCALE(iq1_m)
     (void)p;
     const __m512i index = _mm512_srli_epi32(h->lanes[s / 10], 3 * (unsigned)(s % 10));
     return _mm512_permutexvar_ps(index, _mm512_castsi512_ps(t->t[1]));
+}
+
+/* ---- blocks of 32, d in the rows' headers
+ * ---------------------------------------------------------------------------- */
+
+CPU_INLINE __m512 eighths_of_header(const uint8_t *meta)
+{
+    return _mm512_mul_ps(sixteen_halves(meta), _mm512_set1_ps(0.125f));
+}
+
+N_TABLES(iq1_s_r4)
+{
+    tables_iq1_s(t);
+}
+
+N_HEAD(iq1_s_r4)
+{
+    __m512i two = _mm512_srli_epi32(_mm512_cvtepu16_epi32(avx2_load(p + 64)), 11); /* 2 * sc */
+    __m512i sc = part_or(two, 14, _mm512_set1_epi32(1));
+    h->d = _mm512_mul_ps(eighths_of_header(meta), _mm512_cvtepi32_ps(sc));
+}
+
+N_CODES(iq1_s_r4)
+{
+    (void)b;
+    const __m512i two = load_64(p), more = _mm512_cvtepu16_epi32(avx2_load(p + 64));
+    const __m512i x = _mm512_and_si512(_mm512_srli_epi32(more, 4), _mm512_set1_epi32(2048));
+    const __m512i tops = part_or(_mm512_slli_epi32(more, 10), 1024, x);
+    const __m512i index[4] = {part_or(two, 2047, x), part_or(_mm512_srli_epi32(two, 11), 2047, x),
+                              _mm512_or_si512(_mm512_srli_epi32(two, 22), tops),
+                              part_or(_mm512_srli_epi32(more, 1), 2047, x)};
+    for (int i = 0; i < 4; i++)
+        weights_of_iq1(index[i], t->t[0], w + 2 * i);
+}
+
+N_TABLES(iq1_m_r4)
+{
+    tables_iq1_s(t);
+}
+
+N_HEAD(iq1_m_r4)
+{
+    const __m512 d = eighths_of_header(meta);
+    const __m512i both = _mm512_cvtepu8_epi32(avx2_load_half(p + 96));
+    const __m512i low = _mm512_and_si512(both, _mm512_set1_epi32(15));
+    h->d = _mm512_mul_ps(d, _mm512_cvtepi32_ps(low));
+    h->d_last = _mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_srli_epi32(both, 4)));
+}
+
+N_CODES(iq1_m_r4)
+{
+    (void)b;
+    const __m512i two = load_64(p), more = _mm512_cvtepu16_epi32(avx2_load(p + 64));
+    const __m512i twelve = _mm512_set1_epi32(4095);
+    const __m512i index[4] = {
+        _mm512_and_si512(two, twelve), _mm512_and_si512(_mm512_srli_epi32(two, 12), twelve),
+        part_or(_mm512_slli_epi32(more, 8), 0xF00, _mm512_srli_epi32(two, 24)),
+        _mm512_srli_epi32(more, 4)};
+    for (int i = 0; i < 4; i++)
+        weights_of_iq1(index[i], t->t[0], w + 2 * i);
 }
 
 #endif
