@@ -7,9 +7,10 @@
  *
  * The order of every row, in every tile shape and tier that includes this file:
  *   sum       of the 16 or 32 columns of one scale: exact, 32-bit integers
- *   part      += scale * sum, in float, by ascending columns (blocks of 256)
- *   y         += (d * x.d) * part; minima come off once a block
- * Lanes never mix, so 8 rows, 16 rows, one token or many give the same bits. */
+ *   part      += scale * sum by ascending columns (blocks of 256): with VNNI in float; else exact,
+ * in 32-bit integers, and a float at the end of the block y         += (d * x.d) * part; minima
+ * come off once a block Lanes never mix, so 8 rows, 16 rows, one token or many give the same bits
+ * in a tier. */
 #ifndef FR_CPU_X86_ROWS_AVX2_H
 #define FR_CPU_X86_ROWS_AVX2_H
 
@@ -17,12 +18,7 @@
 
 #define ROWS 8
 
-/* cpu_kernel.many_rows. */
-#ifdef __AVX512VNNI__
-#define ROWS_MANY 64
-#else
-#define ROWS_MANY 0
-#endif
+#define ROWS_MANY 64 /* cpu_kernel.many_rows */
 
 /* Before the loop over sub-blocks: a file whose unpacking shifts by their number unrolls it. */
 #ifndef ROWS_UNROLL
@@ -76,6 +72,27 @@ CPU_INLINE __m256i rows_load_4(const int8_t *x)
     return _mm256_set1_epi32(four);
 }
 
+/* The minima of scales 2 * i and 2 * i + 1 of a row in the halves of its lane. */
+CPU_INLINE __m256i rows_min_pair(const rows_head *h, int i)
+{
+    const __m256i order =
+        _mm256_setr_epi8(0, -1, 8, -1, 1, -1, 9, -1, 2, -1, 10, -1, 3, -1, 11, -1, 4, -1, 12, -1, 5,
+                         -1, 13, -1, 6, -1, 14, -1, 7, -1, 15, -1);
+    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(avx2_load_half(h->mn[2 * i])), order);
+}
+
+/* The minima times the sums of a block's activations. */
+CPU_INLINE __m256i rows_minima(const rows_head *h, const fr_act_q8_256 *x, const rows_form *f)
+{
+    const int16_t *sums = f->scale_cols == 16 ? x->sums : x->sums_32;
+    __m256i sum = _mm256_setzero_si256();
+    for (int i = 0; i < 128 / f->scale_cols; i++) {
+        __m256i pair = rows_load_4((const int8_t *)(sums + 2 * i));
+        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(rows_min_pair(h, i), pair));
+    }
+    return sum;
+}
+
 #ifdef __AVX512VNNI__
 
 /* The instruction wants one side unsigned. Signed codes therefore meet x + 128, and the 128 times
@@ -120,6 +137,32 @@ CPU_INLINE __m256i rows_sum(__m256i start, const __m256i *w, const int8_t *x, co
     return sum;
 }
 
+CPU_INLINE __m256 rows_scale(const rows_head *h, int s)
+{
+    __m128i eight = _mm_loadl_epi64((const __m128i *)(const void *)h->sc[s]);
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(eight));
+}
+
+/* The sums of a block of 256, each times its scale, so far. */
+typedef __m256 rows_part;
+
+CPU_INLINE __m256 rows_part_float(rows_part part)
+{
+    return part;
+}
+
+/* part + scale * sum for sub-block b. */
+CPU_INLINE rows_part rows_sub_block(rows_part part, const __m256i w[8], const rows_base *base,
+                                    const rows_head *h, int b, const int8_t *x, const rows_form *f)
+{
+    const int n = 32 / f->scale_cols, per = 8 / n;
+    for (int s = 0; s < n; s++) {
+        __m256i sum = rows_sum(base->start[s], w + per * s, x + 4 * per * s, per, f);
+        part = _mm256_fmadd_ps(rows_scale(h, n * b + s), _mm256_cvtepi32_ps(sum), part);
+    }
+    return part;
+}
+
 #else
 
 typedef struct {
@@ -140,11 +183,11 @@ CPU_INLINE const int8_t *rows_x(const int8_t *x, const rows_form *f, int8_t *roo
     return x;
 }
 
-/* The multiplication of bytes wants one side unsigned: |w| * (x with the sign of w). */
-CPU_INLINE __m256i rows_sum(__m256i start, const __m256i *w, const int8_t *x, const int n,
-                            const rows_form *f)
+/* start + scale * the sum of n registers, scale being twice in each lane. The multiplication of
+ * bytes wants one side unsigned: |w| * (x with the sign of w). */
+CPU_INLINE __m256i rows_sum_scaled(__m256i start, const __m256i *w, const int8_t *x, const int n,
+                                   __m256i scale, const rows_form *f)
 {
-    const __m256i ones = _mm256_set1_epi16(1);
     __m256i sum = start, pairs = _mm256_setzero_si256();
     for (int j = 0; j < n; j++) {
         __m256i four = rows_load_4(x + 4 * j);
@@ -153,31 +196,48 @@ CPU_INLINE __m256i rows_sum(__m256i start, const __m256i *w, const int8_t *x, co
                          : _mm256_maddubs_epi16(w[j], four);
         pairs = j % f->fits == 0 ? both : _mm256_add_epi16(pairs, both);
         if (j % f->fits == f->fits - 1 || j == n - 1)
-            sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, ones));
+            sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, scale));
     }
     return sum;
+}
+
+CPU_INLINE __m256i rows_sum(__m256i start, const __m256i *w, const int8_t *x, const int n,
+                            const rows_form *f)
+{
+    return rows_sum_scaled(start, w, x, n, _mm256_set1_epi16(1), f);
+}
+
+/* A row's scale s twice in its lane. */
+CPU_INLINE __m256i rows_scale_twice(const rows_head *h, int s)
+{
+    const __m256i order = _mm256_setr_epi8(-1, 0, -1, 0, -1, 1, -1, 1, -1, 2, -1, 2, -1, 3, -1, 3,
+                                           -1, 4, -1, 4, -1, 5, -1, 5, -1, 6, -1, 6, -1, 7, -1, 7);
+    __m128i eight = _mm_loadl_epi64((const __m128i *)(const void *)h->sc[s]);
+    return _mm256_srai_epi16(_mm256_shuffle_epi8(_mm256_broadcastq_epi64(eight), order), 8);
+}
+
+typedef __m256i rows_part;
+
+CPU_INLINE __m256 rows_part_float(rows_part part)
+{
+    return _mm256_cvtepi32_ps(part);
+}
+
+CPU_INLINE rows_part rows_sub_block(rows_part part, const __m256i w[8], const rows_base *base,
+                                    const rows_head *h, int b, const int8_t *x, const rows_form *f)
+{
+    const int n = 32 / f->scale_cols, per = 8 / n;
+    (void)base;
+    for (int s = 0; s < n; s++)
+        part = rows_sum_scaled(part, w + per * s, x + 4 * per * s, per,
+                               rows_scale_twice(h, n * b + s), f);
+    return part;
 }
 
 #endif
 
 /* ---- eight rows times n tokens
  * ---------------------------------------------------------------------------- */
-
-CPU_INLINE __m256 rows_scale(const rows_head *h, int s)
-{
-    __m128i eight = _mm_loadl_epi64((const __m128i *)(const void *)h->sc[s]);
-    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(eight));
-}
-
-/* The minima of 16 columns and the next 16 in the halves of each lane. */
-CPU_INLINE __m256i rows_min_pair(const rows_head *h, int b, const rows_form *f)
-{
-    const int8_t *a = h->mn[f->scale_cols == 16 ? 2 * b : b];
-    const int8_t *c = h->mn[f->scale_cols == 16 ? 2 * b + 1 : b];
-    __m256i low = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)a));
-    __m256i high = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)c));
-    return _mm256_or_si256(low, _mm256_slli_epi32(high, 16));
-}
 
 CPU_INLINE void rows_next(rows_at *at, const rows_form *f)
 {
@@ -228,55 +288,35 @@ CPU_INLINE void rows_tile_32(const cpu_dot_args *a, rows_at at, const int n, con
     }
 }
 
-/* part + scale * sum for sub-block b of a block of 256. */
-CPU_INLINE __m256 rows_sub_block(__m256 part, const __m256i w[8], const rows_base *base,
-                                 const rows_head *h, int b, const int8_t *x, const rows_form *f)
-{
-    if (f->scale_cols == 32) {
-        __m256i sum = rows_sum(base->start[0], w, x, 8, f);
-        return _mm256_fmadd_ps(rows_scale(h, b), _mm256_cvtepi32_ps(sum), part);
-    }
-    for (int s = 0; s < 2; s++) {
-        __m256i sum = rows_sum(base->start[s], w + 4 * s, x + 16 * s, 4, f);
-        part = _mm256_fmadd_ps(rows_scale(h, 2 * b + s), _mm256_cvtepi32_ps(sum), part);
-    }
-    return part;
-}
-
 /* Block i of 256. */
 CPU_INLINE void rows_block_256(const cpu_dot_args *a, const rows_at *at, int64_t i, const int n,
                                const rows_form *f, rows_head_fn *head, rows_codes_fn *codes,
                                __m256 *acc)
 {
     _Alignas(32) int8_t room[32];
-    __m256 part[CPU_MAX_TOKENS];
-    __m256i mins[CPU_MAX_TOKENS];
+    rows_part part[CPU_MAX_TOKENS];
     rows_head h;
     head(at, &h);
     for (int t = 0; t < n; t++)
-        part[t] = _mm256_setzero_ps(), mins[t] = _mm256_setzero_si256();
+        part[t] = (rows_part)_mm256_setzero_si256();
     ROWS_UNROLL
     for (int b = 0; b < 8; b++) {
-        __m256i w[8], min = _mm256_setzero_si256();
+        __m256i w[8];
         codes(at, b, w);
         const rows_base base = rows_start(w, f);
-        if (f->min)
-            min = rows_min_pair(&h, b, f);
         for (int t = 0; t < n; t++) {
             const fr_act_q8_256 *x = (const fr_act_q8_256 *)a->x[t] + i;
             const int8_t *q = rows_x(x->q + 32 * b, f, room);
             part[t] = rows_sub_block(part[t], w, &base, &h, b, q, f);
-            if (f->min) {
-                __m256i sums = rows_load_4((const int8_t *)(x->sums + 2 * b));
-                mins[t] = _mm256_add_epi32(mins[t], _mm256_madd_epi16(min, sums));
-            }
         }
     }
     for (int t = 0; t < n; t++) {
-        __m256 x_d = _mm256_set1_ps(((const fr_act_q8_256 *)a->x[t] + i)->d);
-        acc[t] = _mm256_fmadd_ps(_mm256_mul_ps(h.d, x_d), part[t], acc[t]);
+        const fr_act_q8_256 *x = (const fr_act_q8_256 *)a->x[t] + i;
+        __m256 x_d = _mm256_set1_ps(x->d);
+        acc[t] = _mm256_fmadd_ps(_mm256_mul_ps(h.d, x_d), rows_part_float(part[t]), acc[t]);
         if (f->min)
-            acc[t] = _mm256_fnmadd_ps(_mm256_mul_ps(h.m, x_d), _mm256_cvtepi32_ps(mins[t]), acc[t]);
+            acc[t] = _mm256_fnmadd_ps(_mm256_mul_ps(h.m, x_d),
+                                      _mm256_cvtepi32_ps(rows_minima(&h, x, f)), acc[t]);
     }
 }
 
@@ -345,6 +385,8 @@ CPU_INLINE void rows_eight(const cpu_dot_args *a, int64_t r0, const int n, const
 
 #ifdef __AVX512VNNI__
 #include "cpu/x86/gemm.inc"
+#else
+#include "cpu/x86/gemm_avx2.inc"
 #endif
 
 CPU_INLINE void rows_dot(const cpu_dot_args *a, const rows_form *f, rows_head_fn *head,
@@ -376,9 +418,17 @@ CPU_INLINE void rows_dot(const cpu_dot_args *a, const rows_form *f, rows_head_fn
     }
 #else
 #define ROWS_KERNEL_OF(DOT, FORM, HEAD, CODES)                                                     \
+    static void expand_##DOT(const cpu_dot_args *a, int64_t r, int64_t chunk, gemm8_strip *s)      \
+    {                                                                                              \
+        gemm8_expand(a, r, chunk, s, &FORM, HEAD, CODES);                                          \
+    }                                                                                              \
     static void DOT(const cpu_dot_args *a)                                                         \
     {                                                                                              \
-        rows_dot(a, &FORM, HEAD, CODES);                                                           \
+        const gemm8_form form = gemm8_form_of(&FORM);                                              \
+        if (a->n_tokens >= gemm8_min_tokens(&form))                                                \
+            gemm8_run(a, &form, a->row_from / FORM.unit * FORM.unit, expand_##DOT);                \
+        else                                                                                       \
+            rows_dot(a, &FORM, HEAD, CODES);                                                       \
     }
 #endif
 #define ROWS_KERNEL(NAME) ROWS_KERNEL_OF(dot_##NAME, form_##NAME, head_##NAME, codes_##NAME)
