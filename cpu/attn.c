@@ -2,8 +2,8 @@
  * cache, the tokens of one head elsewhere) are rows of a small matrix product with a block of
  * positions.
  *
- * The positions of a token are cut into spans that depend on its own position only
- * (span_of). Each span has a softmax of its own and all are folded in order, so that threads may
+ * The positions of a token are cut into spans of blocks that depend on its own position only
+ * (cut_of). Each span has a softmax of its own and all are folded in order, so that threads may
  * share the positions of one token without showing in the result. */
 #include <math.h>
 #include <stdatomic.h>
@@ -14,7 +14,8 @@
 
 enum {
     MAX_SPANS = 32,       /* of a token */
-    MIN_SPAN = 64,        /* positions */
+    MIN_SPAN = 64,        /* positions, in floats */
+    GRAIN_16 = 8,         /* positions that integers take together */
     MIN_HEADS_16 = 8,     /* for which integers of 16 bits pay */
     ITEMS_PER_THREAD = 4, /* parts of the work, so that a late thread holds up nobody */
 };
@@ -77,9 +78,12 @@ static layout cached_layout(const fr_cpu *cpu, const fr_cpu_attn_args *a, const 
     return l;
 }
 
+enum { END = 4 }; /* what a span leaves besides sums: the state, and what rounding did */
+
+/* Of all heads and spans: [span][head][wv], then [head][span][END]. */
 static size_t part_floats(const layout *l)
 {
-    return (size_t)l->wv + ATTN_LANES; /* sums, then the state */
+    return (size_t)(l->wv + END);
 }
 
 size_t fr_cpu_attn_cached_bytes(const fr_cpu *cpu, const fr_cpu_attn_args *a, const fr_cpu_kv *k,
@@ -93,13 +97,40 @@ size_t fr_cpu_attn_cached_bytes(const fr_cpu *cpu, const fr_cpu_attn_args *a, co
 /* ---- rows of queries
  * ---------------------------------------------------------------------------------------- */
 
+/* How the positions of a token are cut: spans that are folded, of blocks that are read together. */
+typedef struct {
+    int64_t span, block;
+} cut;
+
 /* Tokens [t0, t1) times heads [h0, h1) of a list or, without one, of all: row
  * (t - t0) * (h1 - h0) + h - h0. */
 typedef struct {
     int64_t t0, t1, h0, h1;
     bool in_16;
     const int32_t *list;
+    cut cut; /* of every token */
 } rowset;
+
+static int64_t rounded_up(int64_t n, int64_t unit)
+{
+    return (n + unit - 1) / unit * unit;
+}
+
+/* In floats, as even as whole blocks allow. In integers a span costs as much as some 8 positions do
+ * besides: first 2 for two threads, and more where there is work enough. */
+static cut cut_of(bool in_16, int64_t n_pos)
+{
+    if (!in_16) {
+        int64_t even = rounded_up((n_pos + MAX_SPANS - 1) / MAX_SPANS, FR_ATTN_BLOCK);
+        return (cut){even > MIN_SPAN ? even : MIN_SPAN, FR_ATTN_BLOCK};
+    }
+    int64_t n_spans = n_pos <= GRAIN_16 ? 1 : 2;
+    while (n_spans < MAX_SPANS && n_pos > 32 * n_spans * n_spans)
+        n_spans *= 2;
+    int64_t span = rounded_up((n_pos + n_spans - 1) / n_spans, GRAIN_16);
+    int64_t n_blocks = (span + ATTN_BLOCK_16 - 1) / ATTN_BLOCK_16;
+    return (cut){span, rounded_up((span + n_blocks - 1) / n_blocks, GRAIN_16)};
+}
 
 static int64_t n_heads_of(const rowset *s)
 {
@@ -117,7 +148,8 @@ static void start(float *state, float *acc, int64_t n_rows, int64_t wv)
         state[2 * r] = -INFINITY;
         state[2 * r + 1] = 0.0f;
     }
-    memset(acc, 0, (size_t)(n_rows * wv) * sizeof *acc);
+    if (acc)
+        memset(acc, 0, (size_t)(n_rows * wv) * sizeof *acc);
 }
 
 static void finish(const fr_cpu_attn_args *a, int64_t t, int64_t h, const float *state,
@@ -141,14 +173,11 @@ static attn_risk_16 *risk_at(float *room, size_t at)
     return (attn_risk_16 *)(void *)(room + at);
 }
 
-/* The risk of a span whose largest score is part_max joins that of earlier ones, with max. */
-static void fold_risk(float *squares, float *most, float max, float part_squares, float part_most,
-                      float part_max)
+/* The risk of a further span joins that of earlier ones as their sums do. */
+static void fold_risk(float *squares, float *most, float shrink, float weight, float part_squares,
+                      float part_most)
 {
-    if (part_max > max)
-        *squares = *squares * expf(2.0f * (max - part_max)) + part_squares;
-    else
-        *squares += part_squares * expf(2.0f * (part_max - max));
+    *squares = *squares * shrink * shrink + part_squares * weight * weight;
     *most = part_most > *most ? part_most : *most;
 }
 
@@ -170,22 +199,14 @@ typedef struct {
     const fr_cpu_kv *k, *v;
     layout l;
     fr_cpu *cpu;
-    float *rooms, *parts;
-    int64_t block;         /* positions that are read together */
+    float *rooms, *parts, *ends;
     int64_t tokens, heads; /* of a row set */
     int64_t n_items;
     _Atomic int64_t next;
     /* one token alone */
-    int64_t t, span, n_spans;
+    int64_t t, n_spans;
+    cut cut;
 } cached_job;
-
-/* Positions of a span of the token that sees n_pos of them: as even as whole blocks allow. */
-static int64_t span_of(const cached_job *j, int64_t n_pos)
-{
-    int64_t even = (n_pos + MAX_SPANS - 1) / MAX_SPANS;
-    even = (even + j->block - 1) / j->block * j->block;
-    return even > MIN_SPAN ? even : MIN_SPAN;
-}
 
 static void load_queries(const cached_job *j, const rowset *s, float *room)
 {
@@ -221,13 +242,19 @@ static void read_block(const cached_job *j, int64_t p, int64_t n, int64_t beyond
         b->v = attn_read_block(j->kernels, j->v, p, n, beyond, h, pad_v, room + l->v, &b->ldv);
 }
 
-/* The block at p for the tokens [t0, t1) of a set that all read the same rows. */
-static void add_same(const cached_job *j, const rowset *s, int64_t t0, int64_t t1, int64_t p,
-                     float *room)
+/* A block of positions, and where the thread goes on behind it. */
+typedef struct {
+    int64_t p, end, next;
+    bool fresh; /* the first of a span: sums hold nothing yet */
+} piece;
+
+/* A block for the tokens [t0, t1) of a set that all read the same rows. */
+static void add_same(const cached_job *j, const rowset *s, int64_t t0, int64_t t1, piece at,
+                     float *acc, float *room)
 {
     const fr_cpu_attn_args *a = j->args;
     const layout *l = &j->l;
-    int64_t n_pos = a->pos0 + t1, n = n_pos - p < FR_ATTN_BLOCK ? n_pos - p : FR_ATTN_BLOCK;
+    int64_t p = at.p, n_pos = a->pos0 + t1, n = min_i64(n_pos, at.end) - p;
     int64_t heads = n_heads_of(s), row = (t0 - s->t0) * heads, n_rows = (t1 - t0) * heads;
     int32_t seen[ATTN_ROWS];
     for (int64_t r = 0; r < n_rows; r++) {
@@ -241,7 +268,7 @@ static void add_same(const cached_job *j, const rowset *s, int64_t t0, int64_t t
                     .seen = seen,
                     .scale = a->scale,
                     .state = room + l->state + row * 2,
-                    .acc = room + l->acc + row * l->wv};
+                    .acc = acc + row * l->wv};
     read_block(j, p, n, a->pos0 + t0 - j->k->window, s->h0, room, &b);
     if (j->k->per_pos == 1 && p + 2 * FR_ATTN_BLOCK <= n_pos) {
         b.next = j->k->base + (size_t)(p + FR_ATTN_BLOCK) * j->k->row_bytes;
@@ -251,12 +278,12 @@ static void add_same(const cached_job *j, const rowset *s, int64_t t0, int64_t t
 }
 
 /* add_same in integers. Groups of rows stay whole: the others of the set see nothing. */
-static void add_same_16(const cached_job *j, const rowset *s, int64_t t0, int64_t t1, int64_t p,
-                        float *room)
+static void add_same_16(const cached_job *j, const rowset *s, int64_t t0, int64_t t1, piece at,
+                        float *acc, float *room)
 {
     const layout *l = &j->l;
     const fr_cpu_kv *k = j->k;
-    int64_t pos0 = j->args->pos0, n_pos = pos0 + t1, n = min_i64(n_pos - p, ATTN_BLOCK_16);
+    int64_t pos0 = j->args->pos0, p = at.p, n_pos = pos0 + t1, n = min_i64(n_pos, at.end) - p;
     int64_t heads = n_heads_of(s);
     int32_t seen[ATTN_ROWS] = {0};
     for (int64_t r = (t0 - s->t0) * heads; r < (t1 - s->t0) * heads; r++)
@@ -268,37 +295,32 @@ static void add_same_16(const cached_job *j, const rowset *s, int64_t t0, int64_
                        .seen = seen,
                        .scale = j->args->scale,
                        .state = room + l->state,
-                       .acc = room + l->acc,
+                       .acc = acc,
+                       .fresh = at.fresh,
                        .risk = risk_at(room, l->risk)};
     attn_find_rows(j->kernels, k, p, n, pos0 + t0 - k->window, room + l->k, &b);
-    if (p + 2 * ATTN_BLOCK_16 <= n_pos) {
-        b.next = k->base + (size_t)(p + ATTN_BLOCK_16) * k->row_bytes;
-        b.next_bytes = ATTN_BLOCK_16 * k->row_bytes;
+    if (at.next + s->cut.block <= n_pos) {
+        b.next = k->base + (size_t)at.next * k->row_bytes;
+        b.next_bytes = (size_t)s->cut.block * k->row_bytes;
     }
     j->kernels->in_16()->add_block(&b);
 }
 
-/* Positions that a set reads together. */
-static int64_t block_of(const rowset *s)
+/* A block for the tokens of a set that see it, together where they read the same rows: near the
+ * border of the exact window, they do not. acc: rows x wv. */
+static void add_block(const cached_job *j, const rowset *s, piece at, float *acc, float *room)
 {
-    return s->in_16 ? ATTN_BLOCK_16 : FR_ATTN_BLOCK;
-}
-
-/* The block at p for the tokens of a set that see it, together where they read the same rows: near
- * the border of the exact window, they do not. */
-static void add_block(const cached_job *j, const rowset *s, int64_t p, float *room)
-{
-    int64_t pos0 = j->args->pos0,
+    int64_t pos0 = j->args->pos0, p = at.p,
             window = j->k->window > j->v->window ? j->k->window : j->v->window;
     int64_t t0 = p - pos0 > s->t0 ? p - pos0 : s->t0, last = pos0 + s->t1 - 1;
-    bool all_rounded = p + block_of(s) - 1 <= pos0 + t0 - window, all_exact = p > last - window;
+    bool all_rounded = at.end - 1 <= pos0 + t0 - window, all_exact = p > last - window;
     bool together = window == 0 || all_rounded || all_exact;
     for (int64_t t = t0, t1; t < s->t1; t = t1) {
         t1 = together ? s->t1 : t + 1;
         if (s->in_16)
-            add_same_16(j, s, t, t1, p, room);
+            add_same_16(j, s, t, t1, at, acc, room);
         else
-            add_same(j, s, t, t1, p, room);
+            add_same(j, s, t, t1, at, acc, room);
     }
 }
 
@@ -309,25 +331,41 @@ static void fold_token(const cached_job *j, const rowset *s, int64_t t, float *r
     int64_t heads = n_heads_of(s);
     for (int64_t r = (t - s->t0) * heads; r < (t - s->t0 + 1) * heads; r++) {
         float *state = room + l->state + r * 2, *acc = room + l->acc + r * l->wv;
-        float *total = room + l->total_state + r * 2;
+        float *total = room + l->total_state + r * 2, shrink[1], weight[1];
+        j->kernels->fold_states(total, state, 2, 1, shrink, weight);
         if (s->in_16) {
             attn_risk_16 *risk = risk_at(room, l->risk), *all = risk_at(room, l->total_risk);
-            fold_risk(&all->squares[r], &all->most[r], total[0], risk->squares[r], risk->most[r],
-                      state[0]);
+            fold_risk(&all->squares[r], &all->most[r], *shrink, *weight, risk->squares[r],
+                      risk->most[r]);
             risk->squares[r] = risk->most[r] = 0.0f;
         }
-        j->kernels->fold(total, room + l->total + r * l->wv, state, acc, l->wv);
+        j->kernels->fold_sums(room + l->total + r * l->wv, acc, 0, 1, shrink, weight, l->wv);
         start(state, acc, 1, l->wv);
     }
 }
 
-static void start_rows(const cached_job *j, const rowset *s, float *room)
+/* acc: NULL where the first block of a span sets it. */
+static void start_rows(const rowset *s, int64_t n_rows, float *state, float *acc, int64_t wv,
+                       float *risk)
 {
-    const layout *l = &j->l;
-    int64_t n_rows = (s->t1 - s->t0) * n_heads_of(s);
-    start(room + l->state, room + l->acc, n_rows, l->wv);
+    start(state, acc, n_rows, wv);
     if (s->in_16)
-        memset(room + l->risk, 0, sizeof(attn_risk_16));
+        memset(risk, 0, sizeof(attn_risk_16));
+}
+
+/* The blocks of all spans. */
+static void attend_spans(const cached_job *j, const rowset *s, float *room)
+{
+    int64_t pos0 = j->args->pos0, n_pos = pos0 + s->t1;
+    for (int64_t from = 0; from < n_pos; from += s->cut.span) {
+        int64_t to = min_i64(from + s->cut.span, n_pos);
+        for (int64_t p = from, end; p < to; p = end) {
+            end = min_i64(p + s->cut.block, to);
+            add_block(j, s, (piece){p, end, end, false}, room + j->l.acc, room);
+        }
+        for (int64_t t = from > pos0 + s->t0 ? from - pos0 : s->t0; t < s->t1; t++)
+            fold_token(j, s, t, room);
+    }
 }
 
 /* Everything for one set of rows. Returns those whose result is not safe, as bits; the others' are
@@ -335,21 +373,12 @@ static void start_rows(const cached_job *j, const rowset *s, float *room)
 static uint32_t attend_set(const cached_job *j, const rowset *s, float *room)
 {
     const layout *l = &j->l;
-    int64_t pos0 = j->args->pos0, heads = n_heads_of(s), n_rows = (s->t1 - s->t0) * heads;
+    int64_t heads = n_heads_of(s), n_rows = (s->t1 - s->t0) * heads;
     uint32_t unsafe = 0;
     load_queries(j, s, room);
-    start_rows(j, s, room);
-    start(room + l->total_state, room + l->total, n_rows, l->wv);
-    if (s->in_16)
-        memset(room + l->total_risk, 0, sizeof(attn_risk_16));
-    for (int64_t p = 0; p < pos0 + s->t1; p += block_of(s)) {
-        for (int64_t t = s->t0; p > 0 && t < s->t1; t++)
-            if (p <= pos0 + t && p % span_of(j, pos0 + t + 1) == 0)
-                fold_token(j, s, t, room);
-        add_block(j, s, p, room);
-    }
-    for (int64_t t = s->t0; t < s->t1; t++)
-        fold_token(j, s, t, room);
+    start_rows(s, n_rows, room + l->state, room + l->acc, l->wv, room + l->risk);
+    start_rows(s, n_rows, room + l->total_state, room + l->total, l->wv, room + l->total_risk);
+    attend_spans(j, s, room);
     for (int64_t r = 0; r < n_rows; r++) {
         const float *state = room + l->total_state + r * 2;
         const attn_risk_16 *risk = risk_at(room, l->total_risk);
@@ -366,12 +395,14 @@ static uint32_t attend_set(const cached_job *j, const rowset *s, float *room)
 static void attend_again(const cached_job *j, int64_t t, const int32_t *list, int64_t n,
                          float *room)
 {
-    rowset s = {.t0 = t, .t1 = t + 1, .h1 = n, .list = list};
+    rowset s = {
+        .t0 = t, .t1 = t + 1, .h1 = n, .list = list, .cut = cut_of(false, j->args->pos0 + t + 1)};
     if (n > 0)
         attend_set(j, &s, room);
 }
 
-static void attend_tokens(const cached_job *j, const rowset *s, float *room)
+/* Tokens that are cut alike, and again what was not safe. */
+static void attend_alike(const cached_job *j, const rowset *s, float *room)
 {
     uint32_t unsafe = attend_set(j, s, room);
     int64_t heads = n_heads_of(s);
@@ -382,6 +413,17 @@ static void attend_tokens(const cached_job *j, const rowset *s, float *room)
             if (unsafe >> ((t - s->t0) * heads + h) & 1)
                 list[n++] = (int32_t)(s->h0 + h);
         attend_again(j, t, list, n, room);
+    }
+}
+
+static void attend_tokens(const cached_job *j, rowset s, float *room)
+{
+    for (int64_t end = s.t1, pos0 = j->args->pos0; s.t0 < end; s.t0 = s.t1) {
+        s.cut = cut_of(s.in_16, pos0 + s.t0 + 1);
+        for (s.t1 = s.t0 + 1; s.t1 < end; s.t1++)
+            if (cut_of(s.in_16, pos0 + s.t1 + 1).span != s.cut.span)
+                break;
+        attend_alike(j, &s, room);
     }
 }
 
@@ -405,27 +447,41 @@ static void sets_thread(void *arg, int i_thread, int n_threads)
                     .h0 = h * j->heads,
                     .h1 = min_i64((h + 1) * j->heads, a->n_heads),
                     .in_16 = j->l.in_16};
-        attend_tokens(j, &s, room);
+        attend_tokens(j, s, room);
     }
 }
 
+static float *part_of(const cached_job *j, int64_t i_span, int64_t h)
+{
+    return j->parts + (i_span * j->args->n_heads + h) * j->l.wv;
+}
+
+/* Where the thread goes on behind the span, if no other is faster. */
+static int64_t likely_next(cached_job *j, int64_t from)
+{
+    int64_t i = atomic_load_explicit(&j->next, memory_order_relaxed);
+    return i < j->n_items ? i % j->n_spans * j->cut.span : from;
+}
+
 /* Span i_span of a set of heads of the token, whose queries are in the room. */
-static void attend_span(const cached_job *j, int64_t i_span, const rowset *s, float *room)
+static void attend_span(cached_job *j, int64_t i_span, const rowset *s, float *room)
 {
     const layout *l = &j->l;
-    int64_t from = i_span * j->span, to = min_i64(from + j->span, j->args->pos0 + j->t + 1);
+    int64_t from = i_span * j->cut.span, n = n_heads_of(s);
+    int64_t to = min_i64(from + j->cut.span, j->args->pos0 + j->t + 1);
+    float *acc = part_of(j, i_span, s->h0);
     const attn_risk_16 *risk = risk_at(room, l->risk);
-    start_rows(j, s, room);
-    for (int64_t p = from; p < to; p += block_of(s))
-        add_block(j, s, p, room);
-    for (int64_t r = 0; r < n_heads_of(s); r++) {
-        float *part = j->parts + (size_t)((s->h0 + r) * j->n_spans + i_span) * part_floats(l);
-        memcpy(part, room + l->acc + r * l->wv, (size_t)l->wv * sizeof *part);
-        memcpy(part + l->wv, room + l->state + r * 2, 2 * sizeof *part);
-        if (s->in_16) {
-            part[l->wv + 2] = risk->squares[r];
-            part[l->wv + 3] = risk->most[r];
-        }
+    start_rows(s, n, room + l->state, s->in_16 ? NULL : acc, l->wv, room + l->risk);
+    for (int64_t p = from, end; p < to; p = end) {
+        end = min_i64(p + j->cut.block, to);
+        piece at = {p, end, end < to ? end : likely_next(j, to), s->in_16 && p == from};
+        add_block(j, s, at, acc, room);
+    }
+    for (int64_t r = 0; r < n; r++) {
+        float *end = j->ends + ((s->h0 + r) * j->n_spans + i_span) * END;
+        memcpy(end, room + l->state + r * 2, 2 * sizeof *end);
+        end[2] = s->in_16 ? risk->squares[r] : 0.0f;
+        end[3] = s->in_16 ? risk->most[r] : 0.0f;
     }
 }
 
@@ -433,17 +489,17 @@ static void attend_span(const cached_job *j, int64_t i_span, const rowset *s, fl
 static bool fold_spans(const cached_job *j, int64_t h, float *room)
 {
     const layout *l = &j->l;
-    const float *part = j->parts + (size_t)(h * j->n_spans) * part_floats(l);
+    const float *ends = j->ends + h * j->n_spans * END;
     float *state = room + l->total_state, *acc = room + l->total, squares = 0.0f, most = 0.0f;
+    float shrink[MAX_SPANS], weight[MAX_SPANS];
     start(state, acc, 1, l->wv);
-    for (int64_t i = 0; i < j->n_spans; i++, part += part_floats(l)) {
-        const float *end = part + l->wv;
-        if (l->in_16)
-            fold_risk(&squares, &most, state[0], end[2], end[3], end[0]);
-        j->kernels->fold(state, acc, end, part, l->wv);
-    }
+    j->kernels->fold_states(state, ends, END, j->n_spans, shrink, weight);
+    for (int64_t i = 0; l->in_16 && i < j->n_spans; i++)
+        fold_risk(&squares, &most, shrink[i], weight[i], ends[i * END + 2], ends[i * END + 3]);
     if (l->in_16 && !is_safe(state[1], squares, most))
         return false;
+    j->kernels->fold_sums(acc, part_of(j, 0, h), j->args->n_heads * l->wv, j->n_spans, shrink,
+                          weight, l->wv);
     finish(j->args, j->t, h, state, acc);
     return true;
 }
@@ -474,7 +530,8 @@ static void spans_thread(void *arg, int i_thread, int n_threads)
                     .t1 = j->t + 1,
                     .h0 = h,
                     .h1 = min_i64(h + j->heads, n_heads),
-                    .in_16 = j->l.in_16};
+                    .in_16 = j->l.in_16,
+                    .cut = j->cut};
         if (h != loaded)
             load_queries(j, &s, room);
         loaded = h;
@@ -497,8 +554,9 @@ static void run_token(cached_job *j, int64_t t)
     int64_t enough = ITEMS_PER_THREAD * fr_cpu_n_threads(j->cpu);
     bool shared = j->k->per_pos == 1; /* by all heads */
     j->t = t;
-    j->span = span_of(j, n_pos);
-    j->n_spans = (n_pos + j->span - 1) / j->span;
+    j->cut = cut_of(j->l.in_16, n_pos);
+    j->n_spans = (n_pos + j->cut.span - 1) / j->cut.span;
+    j->ends = j->parts + n_heads * j->n_spans * j->l.wv;
     j->heads = shared ? min_i64(ATTN_ROWS, n_heads) : 1;
     int64_t fewest = j->l.in_16 ? ATTN_LANES : 4; /* fewer take no less time */
     while (j->heads > fewest && j->n_spans * ((n_heads + j->heads - 1) / j->heads) < enough)
@@ -518,7 +576,6 @@ void fr_cpu_attn_cached(fr_cpu *cpu, const fr_cpu_attn_args *a, const fr_cpu_kv 
                     .l = cached_layout(cpu, a, k, v),
                     .cpu = cpu,
                     .rooms = scratch};
-    j.block = j.l.in_16 ? ATTN_BLOCK_16 : FR_ATTN_BLOCK;
     j.parts = j.rooms + j.l.n * (size_t)fr_cpu_n_threads(cpu);
     j.heads = k->per_pos == 1 ? min_i64(ATTN_ROWS, a->n_heads) : 1;
     j.tokens = ATTN_ROWS / j.heads;

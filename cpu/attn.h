@@ -5,7 +5,8 @@
 #include "cpu/ops.h"
 
 enum {
-    ATTN_ROWS = 32,  /* most rows of one add_block */
+    ATTN_ROWS = 32, /* most rows of one add_block */
+    ATTN_MOST_PARTS = 32,
     ATTN_LANES = 16, /* widths are padded with zeros to multiples of this many numbers */
 };
 
@@ -58,6 +59,7 @@ typedef struct {
     const int32_t *seen; /* ATTN_ROWS: positions that each row sees; 0: none, and behind the last */
     float scale;
     float *state, *acc; /* as in attn_block; state of ATTN_ROWS */
+    bool fresh;         /* acc is to be set: nothing has been summed */
     attn_risk_16 *risk;
     const uint8_t *next;
     size_t next_bytes;
@@ -84,9 +86,13 @@ typedef struct {
 typedef struct {
     /* Adds a block to the running softmax of every row. */
     void (*add_block)(const attn_block *b);
-    /* Adds the softmax of further positions, `part`, to that of earlier ones. */
-    void (*fold)(float *state, float *acc, const float *part_state, const float *part_acc,
-                 int64_t wv);
+    /* The states of n <= ATTN_MOST_PARTS further softmaxes, ld apart, join `state` one after the
+     * other; for each, what sums of earlier positions and its own are to be multiplied by. */
+    void (*fold_states)(float *state, const float *parts, int64_t ld, int64_t n, float *shrink,
+                        float *weight);
+    /* Then so do their sums, ld apart, to one row. */
+    void (*fold_sums)(float *acc, const float *parts, int64_t ld, int64_t n, const float *shrink,
+                      const float *weight, int64_t wv);
     /* n numbers of a cache row, from its start. */
     void (*decode)(fr_type type, const void *row, int64_t n, float *out);
     const attn_kernels_16 *(*in_16)(void); /* NULL: there are none */

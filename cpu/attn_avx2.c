@@ -90,4 +90,4 @@ void attn_decode_avx2(fr_type type, const void *row, int64_t n, float *out)
         fr_decode_row(type, FR_LAYOUT_PLAIN, row, 0, n, out);
 }
 
-const attn_kernels attn_kernels_avx2 = {add_block, fold, attn_decode_avx2, NULL};
+const attn_kernels attn_kernels_avx2 = {add_block, fold_states, fold_sums, attn_decode_avx2, NULL};

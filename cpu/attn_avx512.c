@@ -17,4 +17,5 @@ static void decode(fr_type type, const void *row, int64_t n, float *out)
     }
 }
 
-const attn_kernels attn_kernels_avx512 = {add_block, fold, decode, attn_kernels_16_best};
+const attn_kernels attn_kernels_avx512 = {add_block, fold_states, fold_sums, decode,
+                                          attn_kernels_16_best};

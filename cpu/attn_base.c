@@ -56,15 +56,24 @@ static void add_block(const attn_block *b)
         add_to_row(b, r);
 }
 
-static void fold(float *state, float *acc, const float *part_state, const float *part_acc,
-                 int64_t wv)
+static void fold_states(float *state, const float *parts, int64_t ld, int64_t n, float *shrink,
+                        float *weight)
 {
-    float max = part_state[0] > state[0] ? part_state[0] : state[0];
-    float sum = state[1] * shrink(acc, wv, state[0], max), weight = expf(part_state[0] - max);
-    for (int64_t j = 0; j < wv; j++)
-        acc[j] += weight * part_acc[j];
-    state[0] = max;
-    state[1] = sum + weight * part_state[1];
+    for (int64_t i = 0; i < n; i++, parts += ld) {
+        float max = parts[0] > state[0] ? parts[0] : state[0];
+        shrink[i] = expf(state[0] - max);
+        weight[i] = expf(parts[0] - max);
+        state[0] = max;
+        state[1] = state[1] * shrink[i] + weight[i] * parts[1];
+    }
+}
+
+static void fold_sums(float *acc, const float *parts, int64_t ld, int64_t n, const float *shrink,
+                      const float *weight, int64_t wv)
+{
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t j = 0; j < wv; j++)
+            acc[j] = acc[j] * shrink[i] + weight[i] * parts[i * ld + j];
 }
 
 static void decode(fr_type type, const void *row, int64_t n, float *out)
@@ -72,7 +81,7 @@ static void decode(fr_type type, const void *row, int64_t n, float *out)
     fr_decode_row(type, FR_LAYOUT_PLAIN, row, 0, n, out);
 }
 
-const attn_kernels attn_kernels_base = {add_block, fold, decode, NULL};
+const attn_kernels attn_kernels_base = {add_block, fold_states, fold_sums, decode, NULL};
 
 /* ---- packed rows: as they come, zeros between the parts */
 
