@@ -11,5 +11,6 @@ void cpu_avx512_fill_rows(cpu_table *t);
 void cpu_avx512_fill_plain(cpu_table *t);
 void cpu_avx512_fill_native(cpu_table *t);
 void cpu_avx512_fill_iq6(cpu_table *t);
+void cpu_avx512_fill_act(cpu_table *t);
 
 #endif
