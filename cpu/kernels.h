@@ -112,6 +112,10 @@ struct fr_cpu {
  * cache. */
 int64_t cpu_tile_rows(int64_t n_rows, size_t row_bytes, int64_t grain, int n_threads);
 
+/* Of the last tiles with few tokens, for cpu_tiles_cut_ending; *tile_rows, of the first ones,
+ * becomes a multiple of it. */
+int64_t cpu_least_rows(const fr_weight *w, int64_t grain, int64_t *tile_rows);
+
 /* A thread's part of encoding n_rows rows (row r at x + r * ldx) to dst: whole rows, or pieces of
  * each row when there are fewer rows than threads. */
 typedef struct {

@@ -28,6 +28,15 @@ int64_t cpu_tile_rows(int64_t n_rows, size_t row_bytes, int64_t grain, int n_thr
     return rows > 0 ? rows : grain;
 }
 
+int64_t cpu_least_rows(const fr_weight *w, int64_t grain, int64_t *tile_rows)
+{
+    int64_t bytes = (int64_t)fr_row_bytes(w->type, w->layout, w->cols), least = grain;
+    while (least * bytes < MIN_TILE_BYTES && 2 * least <= *tile_rows)
+        least *= 2;
+    *tile_rows -= *tile_rows % least;
+    return least;
+}
+
 int64_t cpu_kernel_grain(const cpu_kernel *k, int64_t n_rows, int64_t n_tokens, int n_threads)
 {
     int64_t grain = k->many_rows;
@@ -115,9 +124,22 @@ static bool is_far(const matmul_part *p)
     return p->n_tokens * w->n_mat * w->rows * (int64_t)sizeof(float) >= FAR_BYTES;
 }
 
+static const void *row_of(const matmul_part *p, int64_t mat, int64_t row)
+{
+    const fr_weight *w = p->product->w;
+    return (const char *)w->data + (size_t)mat * w->mat_bytes +
+           (size_t)row * fr_row_bytes(w->type, w->layout, w->cols);
+}
+
+/* What a thread reads after a tile, and what it asked memory for before. */
+typedef struct {
+    const void *next, *asked;
+} ahead;
+
 /* The weights of a tile come from memory once; later groups of tokens find them in the cache.
  * Tokens [from, to). */
-static void compute_tile(const matmul_part *p, const cpu_tile *tile, int64_t from, int64_t to)
+static void compute_tile(const matmul_part *p, const cpu_tile *tile, int64_t from, int64_t to,
+                         ahead look)
 {
     const fr_weight *w = p->product->w;
     const fr_act *act = p->product->x;
@@ -133,6 +155,8 @@ static void compute_tile(const matmul_part *p, const cpu_tile *tile, int64_t fro
                       .row_to = tile->to,
                       .x = x,
                       .y = y,
+                      .next = look.next,
+                      .asked = look.asked && look.asked == row_of(p, tile->mat, tile->from),
                       .far = is_far(p)};
     for (int64_t t0 = from; t0 < to; t0 += a.n_tokens) {
         int64_t left = to - t0;
@@ -146,17 +170,36 @@ static void compute_tile(const matmul_part *p, const cpu_tile *tile, int64_t fro
     }
 }
 
+/* Where the thread reads on: in this product, or at the start of the next one. */
+static const void *next_of(const matmul_job *j, int i, const cpu_walk *walk, int i_thread,
+                           int n_threads)
+{
+    cpu_tile t;
+    const matmul_part *p = &j->parts[i];
+    if (p->n_tokens > 1)
+        return NULL; /* kernels for several tokens do not look ahead */
+    if (cpu_tiles_peek(&p->tiles, walk, &t))
+        return row_of(p, t.mat, t.from);
+    if (++p == j->parts + j->n)
+        return NULL;
+    cpu_walk first = cpu_tiles_walk(&p->tiles, i_thread, n_threads);
+    return cpu_tiles_peek(&p->tiles, &first, &t) ? row_of(p, t.mat, t.from) : NULL;
+}
+
 static void matmul_thread(void *arg, int i_thread, int n_threads)
 {
     matmul_job *j = arg;
+    ahead look = {NULL, NULL};
     for (int i = 0; i < j->n; i++) {
         matmul_part *p = &j->parts[i];
         cpu_walk walk = cpu_tiles_walk(&p->tiles, i_thread, n_threads);
-        for (cpu_tile tile; cpu_tiles_next(&p->tiles, &walk, &tile);) {
-            if (p->by_tokens)
-                compute_tile(p, &(cpu_tile){0, 0, p->product->w->rows}, tile.from, tile.to);
-            else
-                compute_tile(p, &tile, 0, p->n_tokens);
+        for (cpu_tile tile; cpu_tiles_next(&p->tiles, &walk, &tile); look.asked = look.next) {
+            if (p->by_tokens) {
+                compute_tile(p, &(cpu_tile){0, 0, p->product->w->rows}, tile.from, tile.to, look);
+                continue;
+            }
+            look.next = next_of(j, i, &walk, i_thread, n_threads);
+            compute_tile(p, &tile, 0, p->n_tokens, look);
         }
     }
 }
@@ -186,7 +229,11 @@ static void plan_part(const fr_cpu *cpu, matmul_part *p, int64_t n_tokens)
     int64_t grain = cpu_kernel_grain(p->kernel, n_rows, n_tokens, n_threads);
     int64_t tile_rows =
         cpu_tile_rows(n_rows, fr_row_bytes(w->type, w->layout, w->cols), grain, n_threads);
-    cpu_tiles_cut(&p->tiles, cpu, CPU_DEAL_CLAIM, w->n_mat, w->rows, tile_rows, grain);
+    int64_t least = tile_rows;
+    if (n_tokens < CPU_FEW_TOKENS)
+        least = cpu_least_rows(w, grain, &tile_rows);
+    cpu_tiles_cut_ending(&p->tiles, cpu, CPU_DEAL_CLAIM, w->n_mat, w->rows, tile_rows, least,
+                         grain);
 }
 
 void fr_cpu_products(fr_cpu *cpu, const fr_cpu_product *products, int n, int64_t n_tokens)

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cpu/kernels.h"
+#include "cpu/norm.h"
 
 /* Rows are shared out over the threads from this many numbers on; below, waking them costs more. */
 enum { PARALLEL_FROM = 16384 };
@@ -60,13 +61,6 @@ void fr_cpu_embed(fr_cpu *cpu, const fr_weight *w, const int32_t *ids, int64_t n
 /* ---- normalisation
  * -------------------------------------------------------------------------------------- */
 
-typedef struct {
-    const float *x, *w;
-    float *y;
-    int64_t ldx, ldy, cols;
-    float eps;
-} norm_args;
-
 /* In eight sums side by side: one alone would wait for every addition. */
 static double sum_of_squares(const float *x, int64_t n)
 {
@@ -82,37 +76,59 @@ static double sum_of_squares(const float *x, int64_t n)
     return sum;
 }
 
+void cpu_norm_base(const float *x, const float *w, int64_t n, float eps, float *y)
+{
+    float scale = (float)(1.0 / sqrt(sum_of_squares(x, n) / (double)n + (double)eps));
+    for (int64_t i = 0; i < n; i++)
+        y[i] = x[i] * scale * w[i];
+}
+
+static cpu_norm_fn *norm_of(const fr_cpu *cpu)
+{
+    return cpu->isa == FR_ISA_SCALAR ? cpu_norm_base : cpu_norm_avx2;
+}
+
+typedef struct {
+    cpu_norm_fn *norm;
+    const float *x, *w;
+    float *y;
+    int64_t ldx, ldy, cols;
+    float eps;
+} norm_args;
+
 static void norm_row(const void *arg, int64_t t)
 {
     const norm_args *a = arg;
-    const float *x = a->x + t * a->ldx;
-    float *y = a->y + t * a->ldy;
-    double sum = sum_of_squares(x, a->cols);
-    float scale = (float)(1.0 / sqrt(sum / (double)a->cols + (double)a->eps));
-    for (int64_t i = 0; i < a->cols; i++)
-        y[i] = x[i] * scale * a->w[i];
+    a->norm(a->x + t * a->ldx, a->w, a->cols, a->eps, a->y + t * a->ldy);
 }
 
 void fr_cpu_rms_norm(fr_cpu *cpu, const float *x, int64_t ldx, int64_t n_tokens, int64_t cols,
                      const float *w, float eps, float *y, int64_t ldy)
 {
-    for_rows(cpu, n_tokens, cols, norm_row, &(norm_args){x, w, y, ldx, ldy, cols, eps});
+    for_rows(cpu, n_tokens, cols, norm_row,
+             &(norm_args){norm_of(cpu), x, w, y, ldx, ldy, cols, eps});
 }
+
+typedef struct {
+    cpu_norm_fn *norm;
+    const fr_cpu_add_norm_args *args;
+} add_norm_job;
 
 static void add_norm_row(const void *arg, int64_t t)
 {
-    const fr_cpu_add_norm_args *a = arg;
+    const add_norm_job *j = arg;
+    const fr_cpu_add_norm_args *a = j->args;
     float *x = a->x + t * a->cols;
     for (int64_t i = 0; i < a->cols; i++)
         x[i] += a->a[t * a->cols + i];
     for (int64_t i = 0; a->b && i < a->cols; i++)
         x[i] += a->b[t * a->cols + i];
-    norm_row(&(norm_args){x, a->w, a->y + t * a->ldy, 0, 0, a->cols, a->eps}, 0);
+    j->norm(x, a->w, a->cols, a->eps, a->y + t * a->ldy);
 }
 
 void fr_cpu_add_norm(fr_cpu *cpu, const fr_cpu_add_norm_args *args)
 {
-    for_rows(cpu, args->n_tokens, args->cols, add_norm_row, args);
+    for_rows(cpu, args->n_tokens, args->cols, add_norm_row, &(add_norm_job){norm_of(cpu), args});
 }
 
 /* ---- rotary embedding

@@ -8,8 +8,7 @@
 #include "cpu/kernels.h"
 #include "cpu/tiles.h"
 
-#define MAX_TILE_ROWS 256       /* bounds each thread's room; a multiple of every grain */
-#define LEAST_BYTES   (8 << 10) /* of a matrix, for the last tiles of a stage */
+#define MAX_TILE_ROWS 256 /* bounds each thread's room; a multiple of every grain */
 #define ALIGN         64
 
 /* One of the two trios: n experts, each a hidden row. */
@@ -68,16 +67,6 @@ static int64_t bounded_rows(const ffn_job *j, const fr_weight *w, int64_t n_rows
     return rows < MAX_TILE_ROWS ? rows : MAX_TILE_ROWS;
 }
 
-/* Of the last tiles of a stage, given those of the first ones, which become a multiple of it. */
-static int64_t least_rows(const fr_weight *w, int64_t grain, int64_t *tile_rows)
-{
-    int64_t bytes = (int64_t)fr_row_bytes(w->type, w->layout, w->cols), least = grain;
-    while (least * bytes < LEAST_BYTES && 2 * least <= *tile_rows)
-        least *= 2;
-    *tile_rows -= *tile_rows % least;
-    return least;
-}
-
 static void plan_trio(ffn_job *j, trio *t, const fr_cpu_trio *w, int64_t n)
 {
     const cpu_table *table = &j->cpu->table;
@@ -97,7 +86,7 @@ static void plan_trio(ffn_job *j, trio *t, const fr_cpu_trio *w, int64_t n)
     int64_t rows = n * t->n_ff;
     t->up_grain = larger(grain_of(t->k_gate, rows, n_threads), grain_of(t->k_up, rows, n_threads));
     t->up_rows = bounded_rows(j, w->gate, rows, t->up_grain);
-    t->up_least = least_rows(w->gate, t->up_grain, &t->up_rows);
+    t->up_least = cpu_least_rows(w->gate, t->up_grain, &t->up_rows);
     t->down_grain = grain_of(t->k_down, w->down->rows, n_threads);
     t->hidden_at = take(&j->total, (size_t)rows * sizeof(float));
     t->act_row = fr_act_row_bytes(t->down_act, t->n_ff);
@@ -115,7 +104,7 @@ static void plan_down(ffn_job *j)
             int64_t rows = bounded_rows(j, down, down->rows, j->down_grain);
             if (j->down_rows == 0 || rows < j->down_rows) {
                 j->down_rows = rows;
-                j->down_least = least_rows(down, j->down_grain, &j->down_rows);
+                j->down_least = cpu_least_rows(down, j->down_grain, &j->down_rows);
             }
         }
     take(&j->room_bytes,
@@ -371,7 +360,7 @@ static void settle(ffn_job *j, char *base)
         const fr_weight *w = a->router_weight;
         const cpu_kernel *k = cpu_kernel_for(&j->cpu->table, w, fr_cpu_act_type(j->cpu, w));
         int64_t grain = grain_of(k, w->rows, fr_cpu_n_threads(j->cpu));
-        int64_t rows = bounded_rows(j, w, w->rows, grain), least = least_rows(w, grain, &rows);
+        int64_t rows = bounded_rows(j, w, w->rows, grain), least = cpu_least_rows(w, grain, &rows);
         cpu_tiles_cut_ending(&j->router_tiles, j->cpu, CPU_DEAL_CLAIM, 1, w->rows, rows, least,
                              grain);
     }

@@ -5,6 +5,8 @@
 #include <math.h>
 
 #include "base/mem.h"
+#include "cpu/kernels.h"
+#include "cpu/norm.h"
 #include "cpu/ops.h"
 
 static uint64_t rng = 99;
@@ -95,6 +97,25 @@ static void test_rms_norm(void **state)
                 check_norm(cpus[c], widths[i], n, false);
                 check_norm(cpus[c], widths[i], n, true);
             }
+}
+
+/* Wide registers give the same bits, huge and subnormal numbers included. */
+static void test_norm_tiers(void **state)
+{
+    (void)state;
+    static const float sizes[] = {1.0f, 1e30f, 1e-42f, 3e-20f};
+    if (cpu_isa_detect() == FR_ISA_SCALAR)
+        skip();
+    for (int i = 0; i < N_WIDTHS; i++)
+        for (int k = 0; k < 4; k++) {
+            int64_t n = widths[i];
+            float *wide = buf_y + n;
+            fill(buf_a, n, sizes[k]);
+            fill(buf_b, n, 2.0f);
+            cpu_norm_base(buf_a, buf_b, n, 1e-6f, buf_y);
+            cpu_norm_avx2(buf_a, buf_b, n, 1e-6f, wide);
+            assert_memory_equal(wide, buf_y, (size_t)n * sizeof *wide);
+        }
 }
 
 /* The same bits as one after the other. */
@@ -762,6 +783,7 @@ int main(void)
         cmocka_unit_test(test_cache_refuses_nan),
         cmocka_unit_test(test_expanded_attention),
         cmocka_unit_test(test_add_norm),
+        cmocka_unit_test(test_norm_tiers),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
