@@ -119,6 +119,26 @@ typedef struct {
 } fr_cpu_product;
 void fr_cpu_products(fr_cpu *cpu, const fr_cpu_product *products, int n, int64_t n_tokens);
 
+/* ---- gate and up of dense experts, many tokens (cpu/gate_up.c)
+ * ---------------------------------------------------------------- */
+
+/* silu(gate x) * (up x), prepared as `type` (what down reads): the bits of fr_cpu_matmul twice,
+ * fr_cpu_swiglu and fr_cpu_act_prepare, but floats do not leave the cache. gate_room and up_room:
+ * n_tokens x gate->rows floats each, overwritten with anything. */
+typedef struct {
+    const fr_weight *gate, *up;
+    const fr_act *x; /* of the type that both kernels read */
+    int64_t n_tokens;
+    fr_act_type type;
+    float *gate_room, *up_room;
+    void *dst; /* fr_cpu_act_bytes of n_tokens rows */
+} fr_cpu_gate_up_args;
+
+/* Whether it is worth it and possible (x, the rooms and dst may still be missing): with enough
+ * tokens for all threads, rows in whole blocks of `type`, and memory in one node. */
+bool fr_cpu_gates_up(const fr_cpu *cpu, const fr_cpu_gate_up_args *args);
+fr_act fr_cpu_gate_up(fr_cpu *cpu, const fr_cpu_gate_up_args *args);
+
 /* ---- mixture of experts (cpu/moe.c)
  * ---------------------------------------------------------------- */
 

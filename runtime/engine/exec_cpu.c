@@ -19,14 +19,18 @@ static bool same_view(fr_view a, fr_view b)
 }
 
 /* Several matrices in a row often read one input (gate and up, q_a and kv_a): it is prepared once.
- */
-static const fr_act *prepare(fr_exec *x, fr_view in, fr_act_type type)
+ * Floats in a row are read where they are. */
+const fr_act *exec_cpu_prepare(fr_exec *x, fr_view in, fr_act_type type)
 {
     exec_prepared *p = &x->prep;
+    int64_t ld = in.n > 1 ? in.stride : exec_ld(x, in), n_rows = exec_rows(x, in.value) * in.n;
+    if (type == FR_ACT_F32 && ld == in.width) {
+        x->floats = fr_cpu_act_prepare(x->cpu, type, exec_cpu_data(x, in), ld, n_rows, ld, NULL);
+        return &x->floats;
+    }
     if (!p->valid || !same_view(p->view, in) || p->act.type != type) {
-        int64_t ld = in.n > 1 ? in.stride : exec_ld(x, in);
-        p->act = fr_cpu_act_prepare(x->cpu, type, exec_cpu_data(x, in), ld,
-                                    exec_rows(x, in.value) * in.n, in.width, x->act);
+        p->act =
+            fr_cpu_act_prepare(x->cpu, type, exec_cpu_data(x, in), ld, n_rows, in.width, x->act);
         p->view = in;
         p->valid = true;
     }
@@ -53,7 +57,7 @@ void exec_cpu_products(fr_exec *x, const fr_node *const *nodes, int n)
     fr_view in = nodes[0]->in[0];
     fr_weight w[FR_CPU_MOST_PRODUCTS];
     fr_cpu_product products[FR_CPU_MOST_PRODUCTS];
-    const fr_act *act = prepare(x, in, exec_cpu_act_type(x, nodes[0]));
+    const fr_act *act = exec_cpu_prepare(x, in, exec_cpu_act_type(x, nodes[0]));
     int64_t ldx = in.n > 1 ? in.stride : exec_ld(x, in);
     for (int i = 0; i < n; i++) {
         int weight = nodes[i]->weight[0];

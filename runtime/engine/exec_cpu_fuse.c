@@ -210,6 +210,30 @@ static fr_status run_products(fr_exec *x, const fr_step *steps, int n, int *done
     return rope ? exec_cpu_run(x, rope, err) : FR_OK;
 }
 
+/* Gate, up and SwiGLU of a batch, up to the input of down, which is there prepared; its floats are
+ * not. */
+static int run_gate_up(fr_exec *x, const fr_step *steps, int n)
+{
+    reader r = {x, x->graph, steps, n, 0};
+    ffn_nodes f;
+    if (!read_dense(&r, &f) || exec_cpu_act_type(x, f.gate) != exec_cpu_act_type(x, f.up))
+        return 0;
+    fr_cpu_gate_up_args a = {.gate = exec_cpu_weight(x, f.gate->weight[0]),
+                             .up = exec_cpu_weight(x, f.up->weight[0]),
+                             .n_tokens = exec_rows(x, f.gate->in[0].value),
+                             .type = exec_cpu_act_type(x, f.down),
+                             .gate_room = exec_cpu_data(x, f.gate->out[0]),
+                             .up_room = exec_cpu_data(x, f.up->out[0])};
+    if (!fr_cpu_gates_up(x->cpu, &a))
+        return 0;
+    a.x = exec_cpu_prepare(x, f.gate->in[0], exec_cpu_act_type(x, f.gate));
+    a.dst = x->act + x->act_bytes - fr_cpu_act_bytes(a.type, a.n_tokens, a.gate->rows);
+    x->prep.act = fr_cpu_gate_up(x->cpu, &a);
+    x->prep.view = f.down->in[0];
+    x->prep.valid = true;
+    return r.n_taken - 1;
+}
+
 /* One or two additions to the hidden state and the norm that reads it. */
 static int run_add_norm(fr_exec *x, const fr_step *steps, int n)
 {
@@ -246,6 +270,8 @@ fr_status exec_cpu_run_fused(fr_exec *x, const fr_step *steps, int n, int *done,
         return FR_OK; /* who watches wants to see every product */
     if (x->batch->n_tokens == 1)
         *done = run_ffn(x, steps, n);
+    else if ((*done = run_gate_up(x, steps, n)) > 0)
+        return FR_OK; /* what down reads is prepared */
     else
         *done = run_add_norm(x, steps, n);
     if (*done == 0)

@@ -21,6 +21,9 @@ static inline const fr_weight *exec_cpu_weight(const fr_exec *x, int i)
 /* How a MATMUL's input is prepared for its weight. */
 fr_act_type exec_cpu_act_type(const fr_exec *x, const fr_node *n);
 
+/* The rows of an input for kernels that read `type`; those prepared last are kept. */
+const fr_act *exec_cpu_prepare(fr_exec *x, fr_view in, fr_act_type type);
+
 /* MATMULs of one input, prepared in one way; n <= FR_CPU_MOST_PRODUCTS. */
 void exec_cpu_products(fr_exec *x, const fr_node *const *nodes, int n);
 

@@ -11,18 +11,28 @@ static bool is_here(const fr_exec *x, int weight)
     return x->places.weights[weight] >> FR_PLAN_CPU & 1;
 }
 
-/* The largest prepared input of a matrix product. */
+/* The prepared input of a matrix product; 0 where that is not computed here. */
+static size_t input_bytes(const fr_exec *x, int path, const fr_node *n)
+{
+    if (n->op != FR_OP_MATMUL || !is_here(x, n->weight[0]))
+        return 0;
+    fr_act_type type = fr_cpu_act_type(x->cpu_batch, exec_cpu_weight(x, n->weight[0]));
+    return fr_cpu_act_bytes(type, x->path_tokens[path] * n->in[0].n, n->in[0].width);
+}
+
+/* The most that is prepared at a time: the input of a product, and while SwiGLU is part of the
+ * products before it, of the one behind it too (exec_cpu_fuse.c). */
 static size_t act_bytes(const fr_exec *x)
 {
     size_t most = 0;
     for (int p = 0; p < x->n_paths; p++)
         for (int i = 0; i < x->graphs[p].n_nodes; i++) {
             const fr_node *n = &x->graphs[p].nodes[i];
-            if (n->op != FR_OP_MATMUL || !is_here(x, n->weight[0]))
-                continue;
-            fr_act_type type = fr_cpu_act_type(x->cpu_batch, exec_cpu_weight(x, n->weight[0]));
-            most = max_size(most,
-                            fr_cpu_act_bytes(type, x->path_tokens[p] * n->in[0].n, n->in[0].width));
+            size_t bytes = input_bytes(x, p, n);
+            bool between = n->op == FR_OP_SWIGLU && i > 0 && i + 1 < x->graphs[p].n_nodes;
+            if (between && n[-1].op == FR_OP_MATMUL && n[1].op == FR_OP_MATMUL)
+                bytes = input_bytes(x, p, n - 1) + input_bytes(x, p, n + 1);
+            most = max_size(most, bytes);
         }
     return most;
 }
@@ -120,7 +130,8 @@ static fr_status open_scratch(fr_exec *x, fr_err *err)
         max_size((size_t)fr_cpu_n_threads(x->cpu_batch), (size_t)fr_cpu_n_threads(x->cpu_single));
     size_t kv_row =
         (size_t)(x->cfg.kv.k.stored > x->cfg.kv.v.stored ? x->cfg.kv.k.stored : x->cfg.kv.v.stored);
-    x->act = exec_take(x, act_bytes(x), err);
+    x->act_bytes = act_bytes(x);
+    x->act = exec_take(x, x->act_bytes, err);
     x->moe = exec_take(x, max_size(moe_bytes(x), exec_cpu_ffn_bytes(x)), err);
     x->router = exec_take(x, rows * 2 * (size_t)hp->n_expert * f, err);
     x->state = exec_take(x, rows * (size_t)hp->n_head * 2 * f, err);

@@ -74,6 +74,7 @@ struct fr_exec {
     uint32_t pinned; /* bits of pin() in exec_gpus.c */
     uint8_t *work;   /* all values but the logits */
     uint8_t *act, *moe;
+    size_t act_bytes;
     float *router, *state, *attn, *kv_row, *turns;
     float *staged_k, *staged_v; /* exact rows of the running batch, one layer at a time */
     double *freqs;
@@ -91,6 +92,7 @@ struct fr_exec {
     const size_t *at;
     fr_cpu *cpu;
     exec_prepared prep;
+    fr_act floats; /* of an input that is not prepared but read as it is */
 };
 
 /* ---- values ------------------------------------------------------------------------------------

@@ -145,6 +145,81 @@ static void test_matmul(void **state)
     }
 }
 
+/* ---- gate and up of dense experts --------------------------------------------------------------
+ */
+
+/* gate, up, SwiGLU and preparing, one after the other. */
+static void gate_up_apart(fr_cpu *cpu, const fr_cpu_gate_up_args *a, void *dst)
+{
+    int64_t n = a->n_tokens * a->gate->rows;
+    float *gate = test_calloc((size_t)n, sizeof *gate), *up = test_calloc((size_t)n, sizeof *up);
+    fr_cpu_matmul(cpu, a->gate, a->x, a->n_tokens, gate, a->gate->rows);
+    fr_cpu_matmul(cpu, a->up, a->x, a->n_tokens, up, a->up->rows);
+    fr_cpu_swiglu(cpu, gate, up, n, gate);
+    fr_cpu_act_prepare(cpu, a->type, gate, a->gate->rows, a->n_tokens, a->gate->rows, dst);
+    test_free(gate);
+    test_free(up);
+}
+
+static void check_gate_up(fr_cpu *cpu, fr_type type, fr_act_type down, int64_t n_ff,
+                          int64_t n_tokens, bool expected)
+{
+    enum { COLS = 256 };
+    fr_weight gate = random_weight(type, FR_LAYOUT_PLAIN, COLS, n_ff, 1);
+    fr_weight up = random_weight(type, FR_LAYOUT_PLAIN, COLS, n_ff, 1);
+    fr_act_type x_type = fr_cpu_act_type(cpu, &gate);
+    size_t bytes = fr_cpu_act_bytes(down, n_tokens, n_ff);
+    float *x = random_floats(n_tokens * COLS);
+    void *room = test_malloc(fr_cpu_act_bytes(x_type, n_tokens, COLS));
+    fr_act act = fr_cpu_act_prepare(cpu, x_type, x, COLS, n_tokens, COLS, room);
+    fr_cpu_gate_up_args a = {.gate = &gate,
+                             .up = &up,
+                             .x = &act,
+                             .n_tokens = n_tokens,
+                             .type = down,
+                             .gate_room = random_floats(n_tokens * n_ff),
+                             .up_room = random_floats(n_tokens * n_ff),
+                             .dst = test_malloc(bytes)};
+    assert_int_equal(fr_cpu_gates_up(cpu, &a), expected);
+    if (expected) {
+        void *apart = test_malloc(bytes);
+        gate_up_apart(cpu, &a, apart);
+        fr_act got = fr_cpu_gate_up(cpu, &a);
+        assert_int_equal(got.type, down);
+        assert_int_equal(got.n_rows, n_tokens);
+        assert_int_equal(got.cols, n_ff);
+        assert_int_equal(got.row_bytes * (size_t)n_tokens, bytes);
+        assert_ptr_equal(got.data, a.dst);
+        assert_memory_equal(a.dst, apart, bytes);
+        test_free(apart);
+    }
+    test_free(a.gate_room);
+    test_free(a.up_room);
+    test_free(a.dst);
+    test_free(room);
+    test_free(x);
+    free_weight(&gate);
+    free_weight(&up);
+}
+
+static void test_gate_up(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_COUNTS; i++) {
+        fr_cpu *cpu = open_cpu(thread_counts[i], FR_ISA_AUTO);
+        check_gate_up(cpu, FR_TYPE_Q4_K, FR_ACT_Q8_256, 1536, 270, true);
+        check_gate_up(cpu, FR_TYPE_Q4_K, FR_ACT_Q8_32, 1984, 130, true);
+        check_gate_up(cpu, FR_TYPE_Q8_0, FR_ACT_Q8_256, 2048, 600, true);
+        check_gate_up(cpu, FR_TYPE_Q4_K, FR_ACT_Q8_256, 1536, 63, false);  /* too few tokens */
+        check_gate_up(cpu, FR_TYPE_Q4_K, FR_ACT_Q8_256, 1504, 300, false); /* not whole blocks */
+        check_gate_up(cpu, FR_TYPE_Q4_K, FR_ACT_F32, 1536, 300, false);    /* nothing to prepare */
+        fr_cpu_close(cpu);
+    }
+    fr_cpu *scalar = open_cpu(2, FR_ISA_SCALAR);
+    check_gate_up(scalar, FR_TYPE_Q4_K, FR_ACT_Q8_256, 512, 70, true);
+    fr_cpu_close(scalar);
+}
+
 static void test_act_prepare_any_split(void **state)
 {
     (void)state;
@@ -548,6 +623,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_matmul),
         cmocka_unit_test(test_products_together),
+        cmocka_unit_test(test_gate_up),
         cmocka_unit_test(test_act_prepare_any_split),
         cmocka_unit_test(test_moe),
         cmocka_unit_test(test_moe_slices),
