@@ -157,6 +157,18 @@ void bit_program_run(const bit_program *p, const uint8_t *src, size_t src_stride
     }
 }
 
+void bit_replace_bytes(uint8_t *p, size_t n, const uint8_t table[256])
+{
+    const bit_tier tier = best_tier();
+    size_t done = tier == BIT_TIER_BASE ? 0 : n / 64 * 64;
+    if (tier == BIT_TIER_AVX512)
+        bit_replace_avx512(p, done, table);
+    if (tier == BIT_TIER_AVX2)
+        bit_replace_avx2(p, done, table);
+    for (; done < n; done++)
+        p[done] = table[p[done]];
+}
+
 /* ---- finding the map ----------------------------------------------------------------------------
  */
 

@@ -42,4 +42,7 @@ bool bit_use_tier(bit_tier tier);
 void bit_program_run(const bit_program *p, const uint8_t *src, size_t src_stride, uint8_t *dst,
                      size_t dst_stride, int64_t n_steps);
 
+/* Makes every one of n bytes table[byte], by the code in use. Any thread. */
+void bit_replace_bytes(uint8_t *p, size_t n, const uint8_t table[256]);
+
 #endif

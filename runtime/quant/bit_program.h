@@ -62,4 +62,8 @@ typedef struct {
 void bit_run_2_avx2(const bit_program *p, bit_place at);
 void bit_run_4_avx512(const bit_program *p, bit_place at);
 
+/* bit_replace_bytes, n a multiple of 64. */
+void bit_replace_avx2(uint8_t *p, size_t n, const uint8_t table[256]);
+void bit_replace_avx512(uint8_t *p, size_t n, const uint8_t table[256]);
+
 #endif

@@ -107,3 +107,26 @@ void bit_run_2_avx2(const bit_program *p, bit_place at)
     else
         run_strands(p, at);
 }
+
+/* A look-up of bytes (vpshufb) reads four bits of its index and gives 0 where bit 7 is set: so each
+ * sixteenth of the table is looked up by what the index is above it, where less than 16, and by
+ * something with bit 7 where not. */
+void bit_replace_avx2(uint8_t *p, size_t n, const uint8_t table[256])
+{
+    const __m256i up = _mm256_set1_epi8(0x70), sixteen = _mm256_set1_epi8(16);
+    for (size_t i = 0; i < n; i += 64) {
+        __m256i a = _mm256_loadu_si256((const __m256i *)(const void *)(p + i)), found_a;
+        __m256i b = _mm256_loadu_si256((const __m256i *)(const void *)(p + i + 32)), found_b;
+        found_a = found_b = _mm256_setzero_si256();
+        for (int part = 0; part < 16; part++) {
+            const __m256i t = _mm256_broadcastsi128_si256(
+                _mm_loadu_si128((const __m128i *)(const void *)(table + 16 * part)));
+            found_a = _mm256_or_si256(found_a, _mm256_shuffle_epi8(t, _mm256_adds_epu8(a, up)));
+            found_b = _mm256_or_si256(found_b, _mm256_shuffle_epi8(t, _mm256_adds_epu8(b, up)));
+            a = _mm256_sub_epi8(a, sixteen);
+            b = _mm256_sub_epi8(b, sixteen);
+        }
+        _mm256_storeu_si256((__m256i *)(void *)(p + i), found_a);
+        _mm256_storeu_si256((__m256i *)(void *)(p + i + 32), found_b);
+    }
+}

@@ -94,3 +94,20 @@ void bit_run_4_avx512(const bit_program *p, bit_place at)
     else
         run_strands(p, at);
 }
+
+/* A look-up of bytes (vpermb) reads six bits of its index: every quarter of the table is looked up
+ * where it, or none of those that follow, is meant. */
+void bit_replace_avx512(uint8_t *p, size_t n, const uint8_t table[256])
+{
+    const __m512i t0 = _mm512_loadu_si512(table), t1 = _mm512_loadu_si512(table + 64),
+                  t2 = _mm512_loadu_si512(table + 128), t3 = _mm512_loadu_si512(table + 192);
+    for (size_t i = 0; i < n; i += 64) {
+        __m512i v = _mm512_loadu_si512(p + i);
+        const __mmask64 bit_6 = _mm512_test_epi8_mask(v, _mm512_set1_epi8(64)),
+                        bit_7 = _mm512_movepi8_mask(v), both = _kand_mask64(bit_6, bit_7);
+        __m512i found = _mm512_permutexvar_epi8(v, t0);
+        found = _mm512_mask_permutexvar_epi8(found, bit_6, v, t1);
+        found = _mm512_mask_permutexvar_epi8(found, bit_7, v, t2);
+        _mm512_storeu_si512(p + i, _mm512_mask_permutexvar_epi8(found, both, v, t3));
+    }
+}
