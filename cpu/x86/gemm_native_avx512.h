@@ -202,12 +202,12 @@ CPU_INLINE void gemm_native_expand_32(gemm_native_source *g, const gemm_part *pa
         const int k = i * NATIVE_ROWS;
         __m512i w[8];
         if (b == 0)
-            gemm_native_open(g, rows, part->r + k, part->chunk, bytes, 0);
+            gemm_native_open(g, rows, part->r + k, part->chunk, bytes, f->meta);
         gemm_native_ask(rows, b, bytes);
         if (!is_there)
             continue;
         const uint8_t *p = rows->p + (size_t)b * f->bytes;
-        head(p, NULL, &rows->h);
+        head(p, gemm_native_at(g, part->r + k, 0, 0, 0), &rows->h);
         codes(p, 0, &g->t, w);
         for (int j = 0; j < 8; j++)
             _mm512_store_si512(strip->codes[8 * b + j][k],

@@ -76,7 +76,7 @@ static void dot_iq6_k(const cpu_dot_args *a)
         for (int t = 0; t < a->n_tokens; t++) {
             cpu_dot_args one = *a;
             one.y = a->y + t;
-            native_store(&one, r, y[t]);
+            native_store(&one, r, 0, y[t]);
         }
     }
 }

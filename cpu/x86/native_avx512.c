@@ -31,16 +31,17 @@
     X(iq1_s, IQ1_S, 800, 0, 32, 16, 0, 0, 0, IN_ORDER, false)                                      \
     X(iq1_m, IQ1_M, 896, 0, 16, 16, 0, 0, 0, IN_ORDER, false)
 
-/* Blocks of 32. X(NAME, TYPE, bytes of sixteen rows' block, offset, minima) */
+/* Blocks of 32. X(NAME, TYPE, bytes of sixteen rows' block, their headers, offset, minima) */
 #define NATIVE_ALL_32(X)                                                                           \
-    X(q4_0, Q4_0, 288, 8, false)                                                                   \
-    X(q4_1, Q4_1, 320, 0, true)                                                                    \
-    X(q5_0, Q5_0, 352, 16, false)                                                                  \
-    X(q5_1, Q5_1, 384, 0, true)                                                                    \
-    X(q6_0, Q6_0, 416, 32, false)                                                                  \
-    X(q8_0, Q8_0, 544, 128, false)                                                                 \
-    X(iq4_nl, IQ4_NL, 288, 128, false)                                                             \
-    X(mxfp4, MXFP4, 272, 12, false)
+    X(q4_0, Q4_0, 288, 0, 8, false)                                                                \
+    X(q4_1, Q4_1, 320, 0, 0, true)                                                                 \
+    X(q5_0, Q5_0, 352, 0, 16, false)                                                               \
+    X(q5_1, Q5_1, 384, 0, 0, true)                                                                 \
+    X(q6_0, Q6_0, 416, 0, 32, false)                                                               \
+    X(q8_0, Q8_0, 544, 0, 128, false)                                                              \
+    X(iq4_nl, IQ4_NL, 288, 0, 128, false)                                                          \
+    X(iq1_s_r4, IQ1_S_R4, 96, 32, 16, false)                                                       \
+    X(mxfp4, MXFP4, 272, 0, 12, false)
 
 #define NATIVE_DEFINE(NAME, TYPE, BYTES, META, COLS, OFFSET, STEP, AT, EACH, ORDER, MIN)           \
     static const native_form native_form_##NAME = {                                                \
@@ -65,9 +66,9 @@
     }
 NATIVE_ALL(NATIVE_DEFINE)
 
-#define NATIVE_DEFINE_32(NAME, TYPE, BYTES, OFFSET, MIN)                                           \
-    static const native_form native_form_##NAME = {FR_TYPE_##TYPE,  BYTES, 0, 32, OFFSET, 0, 0, 0, \
-                                                   NATIVE_IN_ORDER, MIN};                          \
+#define NATIVE_DEFINE_32(NAME, TYPE, BYTES, META, OFFSET, MIN)                                     \
+    static const native_form native_form_##NAME = {                                                \
+        FR_TYPE_##TYPE, BYTES, META, 32, OFFSET, 0, 0, 0, NATIVE_IN_ORDER, MIN};                   \
     static void expand_##NAME(gemm_source *g, const gemm_part *part, int b, gemm_strip *s)         \
     {                                                                                              \
         gemm_native_expand_32((gemm_native_source *)g, part, b, s, &native_form_##NAME,            \
@@ -83,9 +84,21 @@ NATIVE_ALL(NATIVE_DEFINE)
         if (a->n_tokens >= GEMM_MIN_TOKENS)                                                        \
             many_##NAME(a);                                                                        \
         else                                                                                       \
-            native_dot_32(a, &native_form_##NAME, tables_##NAME, head_16_##NAME, codes_16_##NAME); \
+            native_dot_32(a, 0, &native_form_##NAME, tables_##NAME, head_16_##NAME,                \
+                          codes_16_##NAME);                                                        \
     }
 NATIVE_ALL_32(NATIVE_DEFINE_32)
+
+/* Blocks of 32 with two scales, token by token. */
+static const native_form native_form_iq1_m_r4 = {
+    .type = FR_TYPE_IQ1_M_R4, .bytes = 112, .meta = 32, .scale_cols = 16, .offset = 16};
+
+static void dot_iq1_m_r4(const cpu_dot_args *a)
+{
+    for (int t = 0; t < a->n_tokens; t++)
+        native_dot_32(a, t, &native_form_iq1_m_r4, tables_iq1_m_r4, head_16_iq1_m_r4,
+                      codes_16_iq1_m_r4);
+}
 
 #define NATIVE_SLOT_OF(NAME, TYPE, ACT)                                                            \
     t->dot[FR_TYPE_##TYPE][FR_LAYOUT_NATIVE] = (cpu_kernel){.name = #NAME ".native.avx512",        \
@@ -98,24 +111,26 @@ NATIVE_ALL_32(NATIVE_DEFINE_32)
 
 /* Types that have kernels of the native form only. */
 #define NATIVE_ALONE(X)                                                                            \
-    X(iq1_s, IQ1_S)                                                                                \
-    X(iq1_m, IQ1_M)                                                                                \
-    X(iq2_ks, IQ2_KS)                                                                              \
-    X(iq3_ks, IQ3_KS)                                                                              \
-    X(iq4_kss, IQ4_KSS)                                                                            \
-    X(iq2_kl, IQ2_KL)
+    X(iq1_s, IQ1_S, FR_ACT_Q8_256)                                                                 \
+    X(iq1_m, IQ1_M, FR_ACT_Q8_256)                                                                 \
+    X(iq2_ks, IQ2_KS, FR_ACT_Q8_256)                                                               \
+    X(iq3_ks, IQ3_KS, FR_ACT_Q8_256)                                                               \
+    X(iq4_kss, IQ4_KSS, FR_ACT_Q8_256)                                                             \
+    X(iq2_kl, IQ2_KL, FR_ACT_Q8_256)                                                               \
+    X(iq1_s_r4, IQ1_S_R4, FR_ACT_Q8_32)                                                            \
+    X(iq1_m_r4, IQ1_M_R4, FR_ACT_Q8_32)
 
-#define NATIVE_REPACKED(NAME, TYPE)                                                                \
+#define NATIVE_REPACKED(NAME, TYPE, ACT)                                                           \
     static void repacked_##NAME(const cpu_dot_args *a)                                             \
     {                                                                                              \
         cpu_dot_repacked(a, FR_LAYOUT_NATIVE, dot_##NAME);                                         \
     }
 NATIVE_ALONE(NATIVE_REPACKED)
 
-#define NATIVE_SLOTS_ALONE(NAME, TYPE)                                                             \
+#define NATIVE_SLOTS_ALONE(NAME, TYPE, ACT)                                                        \
     for (int layout = 0; layout < FR_LAYOUT_NATIVE; layout++)                                      \
-        t->dot[FR_TYPE_##TYPE][layout] = (cpu_kernel){#NAME ".repacked.avx512", repacked_##NAME,   \
-                                                      FR_ACT_Q8_256, NATIVE_ROWS, 0};
+        t->dot[FR_TYPE_##TYPE][layout] =                                                           \
+            (cpu_kernel){#NAME ".repacked.avx512", repacked_##NAME, ACT, NATIVE_ROWS, 0};
 
 void cpu_avx512_fill_native(cpu_table *t)
 {
@@ -123,4 +138,5 @@ void cpu_avx512_fill_native(cpu_table *t)
     NATIVE_ALL(NATIVE_SLOT)
     NATIVE_ALL_32(NATIVE_SLOT_32)
     NATIVE_ALONE(NATIVE_SLOTS_ALONE)
+    NATIVE_SLOT_OF(iq1_m_r4, IQ1_M_R4, FR_ACT_Q8_32)
 }

@@ -21,6 +21,7 @@
 /* The scales of a block. */
 typedef struct {
     __m512 d, m;
+    __m512 d_last;                  /* blocks of 32, scales of 16 columns: of the last ones */
     __m512i lanes[2];               /* 4-bit scales: number s of a row in bits 4 * (s % 8).. */
     _Alignas(64) int8_t sc[16][16]; /* others, by scale */
     _Alignas(64) uint8_t mn[8][32]; /* minima of scales 2n and 2n + 1, row by row */
@@ -253,16 +254,16 @@ CPU_INLINE __m512 native_group(const cpu_dot_args *a, const uint8_t *group,
 }
 
 /* Rows r0.. of which some may lie outside the call. */
-CPU_INLINE void native_store(const cpu_dot_args *a, int64_t r0, __m512 sums)
+CPU_INLINE void native_store(const cpu_dot_args *a, int64_t r0, int t, __m512 sums)
 {
     int64_t skip = a->row_from - r0, left = a->row_to - r0;
     uint32_t lanes = left < NATIVE_ROWS ? (1u << left) - 1 : 0xFFFF;
     if (skip <= 0) {
-        _mm512_mask_storeu_ps(a->y[0] - skip, (__mmask16)lanes, sums);
+        _mm512_mask_storeu_ps(a->y[t] - skip, (__mmask16)lanes, sums);
         return;
     }
     lanes &= 0xFFFFu << skip;
-    _mm512_mask_compressstoreu_ps(a->y[0], (__mmask16)lanes, sums);
+    _mm512_mask_compressstoreu_ps(a->y[t], (__mmask16)lanes, sums);
 }
 
 /* One token, blocks of 256. */
@@ -282,7 +283,8 @@ CPU_INLINE void native_dot(const cpu_dot_args *a, const native_form *f, native_t
     for (int64_t r = a->row_from / NATIVE_ROWS * NATIVE_ROWS; r < a->row_to; r += NATIVE_ROWS) {
         const uint8_t *group = (const uint8_t *)a->base + (size_t)r * row_bytes;
         native_store(
-            a, r, native_group(a, group, &stream, f, keep ? kept : NULL, &t, head, codes, scale));
+            a, r, 0,
+            native_group(a, group, &stream, f, keep ? kept : NULL, &t, head, codes, scale));
     }
 }
 
@@ -291,66 +293,94 @@ CPU_INLINE void native_dot(const cpu_dot_args *a, const native_form *f, native_t
 
 enum { NATIVE_STARTS = 1024 }; /* blocks whose sums' starts are kept: 32768 columns */
 
-/* -offset times the sum of each block's activations. */
-CPU_INLINE void native_starts_32(const fr_act_q8_32 *x, int64_t n, const int offset, int32_t *start)
+/* Of the first and the last 16 columns of a block; of all of them in [0]. */
+typedef int32_t native_start_32[2];
+
+CPU_INLINE int32_t native_sum_of_lanes(__m128i v)
+{
+    v = _mm_add_epi32(v, _mm_shuffle_epi32(v, 0x4E));
+    return _mm_cvtsi128_si32(_mm_add_epi32(v, _mm_shuffle_epi32(v, 0xB1)));
+}
+
+/* -offset times the sums of each block's activations. */
+CPU_INLINE void native_starts_32(const fr_act_q8_32 *x, int64_t n, const native_form *f,
+                                 native_start_32 *start)
 {
     const __m256i one = _mm256_set1_epi8(1);
     for (int64_t i = 0; i < n; i++) {
         __m256i eight = _mm256_dpbusd_epi32(_mm256_setzero_si256(), one, avx2_load(x[i].q));
-        __m128i sum =
-            _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
-        sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4E));
-        sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xB1));
-        start[i] = -offset * _mm_cvtsi128_si32(sum);
+        __m128i first = _mm256_castsi256_si128(eight), last = _mm256_extracti128_si256(eight, 1);
+        if (f->scale_cols == 32)
+            first = _mm_add_epi32(first, last);
+        else
+            start[i][1] = -f->offset * native_sum_of_lanes(last);
+        start[i][0] = -f->offset * native_sum_of_lanes(first);
     }
 }
 
-/* y + n blocks from p on. */
-CPU_INLINE __m512 native_blocks_32(__m512 y, const uint8_t *p, const avx2_stream *stream,
-                                   const fr_act_q8_32 *x, const int32_t *start, int64_t n,
-                                   const native_form *f, const native_tables *t,
-                                   native_head_fn *head, native_codes_fn *codes)
+/* d * (the products' sums). */
+CPU_INLINE __m512 native_block_32(const native_head *h, const __m512i w[8], const fr_act_q8_32 *x,
+                                  const native_start_32 start, const native_form *f)
+{
+    __m512i sum = f->offset ? _mm512_set1_epi32(start[0]) : _mm512_setzero_si512();
+    if (f->scale_cols == 32)
+        return _mm512_mul_ps(h->d, _mm512_cvtepi32_ps(native_sum_of_8(sum, w, x->q)));
+    __m512i last = f->offset ? _mm512_set1_epi32(start[1]) : _mm512_setzero_si512();
+    for (int j = 0; j < 4; j++) {
+        sum = _mm512_dpbusd_epi32(sum, w[j], native_four(x->q + 4 * j));
+        last = _mm512_dpbusd_epi32(last, w[4 + j], native_four(x->q + 16 + 4 * j));
+    }
+    return _mm512_fmadd_ps(h->d_last, _mm512_cvtepi32_ps(last),
+                           _mm512_mul_ps(h->d, _mm512_cvtepi32_ps(sum)));
+}
+
+/* y + n blocks from p on. meta: the rows' headers. */
+CPU_INLINE __m512 native_blocks_32(__m512 y, const uint8_t *p, const uint8_t *meta,
+                                   const avx2_stream *stream, const fr_act_q8_32 *x,
+                                   const native_start_32 *start, int64_t n, const native_form *f,
+                                   const native_tables *t, native_head_fn *head,
+                                   native_codes_fn *codes)
 {
     for (int64_t i = 0; i < n; i++, p += f->bytes, x++) {
         native_head h;
         __m512i w[8];
         const avx2_ahead ahead = avx2_ahead_of(stream, p);
-        head(p, NULL, &h);
+        head(p, meta, &h);
         avx2_ask_on(&ahead, 0, f->bytes);
         codes(p, 0, t, w);
-        __m512i sum = f->offset ? _mm512_set1_epi32(start[i]) : _mm512_setzero_si512();
-        sum = native_sum_of_8(sum, w, x->q);
-        y = _mm512_fmadd_ps(_mm512_mul_ps(h.d, _mm512_cvtepi32_ps(sum)), _mm512_set1_ps(x->d), y);
+        y = _mm512_fmadd_ps(native_block_32(&h, w, x, start[i], f), _mm512_set1_ps(x->d), y);
         if (f->min)
             y = _mm512_fmadd_ps(h.m, _mm512_set1_ps(x->s), y);
     }
     return y;
 }
 
-/* One token, blocks of 32. */
-CPU_INLINE void native_dot_32(const cpu_dot_args *a, const native_form *f, native_tables_fn *tables,
-                              native_head_fn *head, native_codes_fn *codes)
+/* Token t, blocks of 32. */
+CPU_INLINE void native_dot_32(const cpu_dot_args *a, int t, const native_form *f,
+                              native_tables_fn *tables, native_head_fn *head,
+                              native_codes_fn *codes)
 {
-    native_tables t;
-    int32_t start[NATIVE_STARTS];
-    const fr_act_q8_32 *x = a->x[0];
+    native_tables room;
+    native_start_32 start[NATIVE_STARTS];
+    const fr_act_q8_32 *x = a->x[t];
     const int64_t n_blocks = a->cols / 32, most = NATIVE_STARTS;
     const size_t row_bytes = fr_row_bytes(f->type, FR_LAYOUT_NATIVE, a->cols);
     const avx2_stream stream = avx2_stream_of(a, row_bytes, NATIVE_ROWS);
-    tables(&t);
+    tables(&room);
     if (n_blocks <= most)
-        native_starts_32(x, n_blocks, f->offset, start);
+        native_starts_32(x, n_blocks, f, start);
     for (int64_t r = a->row_from / NATIVE_ROWS * NATIVE_ROWS; r < a->row_to; r += NATIVE_ROWS) {
         const uint8_t *group = (const uint8_t *)a->base + (size_t)r * row_bytes;
+        const uint8_t *p = group + f->meta;
         __m512 y = _mm512_setzero_ps();
         for (int64_t i = 0, n; i < n_blocks; i += n) {
             n = n_blocks - i < most ? n_blocks - i : most;
             if (n_blocks > most)
-                native_starts_32(x + i, n, f->offset, start);
-            y = native_blocks_32(y, group + (size_t)i * f->bytes, &stream, x + i, start, n, f, &t,
-                                 head, codes);
+                native_starts_32(x + i, n, f, start);
+            y = native_blocks_32(y, p + (size_t)i * f->bytes, group, &stream, x + i, start, n, f,
+                                 &room, head, codes);
         }
-        native_store(a, r, y);
+        native_store(a, r, t, y);
     }
 }
 

@@ -142,4 +142,57 @@ R_CODES(iq2_kl)
     }
 }
 
+/* ---- blocks of 32 ---------------------------------------------------------------------------- */
+
+CPU_INLINE __m256 half_header_eighths(const rows_at *at)
+{
+    return _mm256_mul_ps(half_header_halves(at), _mm256_set1_ps(0.125f));
+}
+
+/* The eight rows' words of 16 bits behind their lanes. */
+CPU_INLINE __m256i half_words(const rows_at *at)
+{
+    return _mm256_cvtepu16_epi32(avx2_load_half(at->p[0] + 64 + 16 * at->half));
+}
+
+R_HEAD(iq1_s_r4)
+{
+    __m256i sc = lanes_and(_mm256_srli_epi32(half_words(at), 11), 14); /* twice */
+    sc = _mm256_or_si256(sc, _mm256_set1_epi32(1));
+    h->d = _mm256_mul_ps(half_header_eighths(at), _mm256_cvtepi32_ps(sc));
+}
+
+R_CODES(iq1_s_r4)
+{
+    (void)b;
+    const __m256i two = half_lanes(at, 0), more = half_words(at);
+    const __m256i x = lanes_and(_mm256_srli_epi32(more, 4), 2048);
+    const __m256i tops = _mm256_or_si256(lanes_and(_mm256_slli_epi32(more, 10), 1024), x);
+    weights_of_iq1(_mm256_or_si256(lanes_and(two, 2047), x), w);
+    weights_of_iq1(_mm256_or_si256(lanes_and(_mm256_srli_epi32(two, 11), 2047), x), w + 2);
+    weights_of_iq1(_mm256_or_si256(_mm256_srli_epi32(two, 22), tops), w + 4);
+    weights_of_iq1(_mm256_or_si256(lanes_and(_mm256_srli_epi32(more, 1), 2047), x), w + 6);
+}
+
+R_CODES(iq1_m_r4)
+{
+    (void)b;
+    const __m256i two = half_lanes(at, 0), more = half_words(at);
+    const __m256i tops = lanes_and(_mm256_slli_epi32(more, 8), 0xF00);
+    weights_of_iq1(lanes_and(two, 4095), w);
+    weights_of_iq1(lanes_and(_mm256_srli_epi32(two, 12), 4095), w + 2);
+    weights_of_iq1(_mm256_or_si256(_mm256_srli_epi32(two, 24), tops), w + 4);
+    weights_of_iq1(_mm256_srli_epi32(more, 4), w + 6);
+}
+
+/* The scales of the first and the last 16 columns. */
+CPU_INLINE void half_iq1_m_r4_scales(const rows_at *at, __m256 d[2])
+{
+    const __m256 eighths = half_header_eighths(at);
+    const uint8_t *p = at->p[0] + 96 + 8 * at->half;
+    __m256i both = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p));
+    d[0] = _mm256_mul_ps(eighths, _mm256_cvtepi32_ps(lanes_and(both, 15)));
+    d[1] = _mm256_mul_ps(eighths, _mm256_cvtepi32_ps(_mm256_srli_epi32(both, 4)));
+}
+
 #endif

@@ -3,7 +3,7 @@
 #ifndef FR_CPU_X86_NATIVE_KS_AVX512_H
 #define FR_CPU_X86_NATIVE_KS_AVX512_H
 
-#include "cpu/x86/native_codes_avx512.h"
+#include "cpu/x86/native_books_avx512.h"
 
 /* ---- scales of five bits: nibbles in lanes, fifth bits beside them, minus 16
  * ------------------------------------------------------------------------ */
@@ -138,6 +138,66 @@ N_SCALE(iq2_kl)
 {
     (void)p, (void)t;
     return scale_bytes(h->sc[s]);
+}
+
+/* ---- blocks of 32, d in the rows' headers
+ * ---------------------------------------------------------------------------- */
+
+CPU_INLINE __m512 eighths_of_header(const uint8_t *meta)
+{
+    return _mm512_mul_ps(sixteen_halves(meta), _mm512_set1_ps(0.125f));
+}
+
+N_TABLES(iq1_s_r4)
+{
+    tables_iq1_s(t);
+}
+
+N_HEAD(iq1_s_r4)
+{
+    __m512i two = _mm512_srli_epi32(_mm512_cvtepu16_epi32(avx2_load(p + 64)), 11); /* 2 * sc */
+    __m512i sc = part_or(two, 14, _mm512_set1_epi32(1));
+    h->d = _mm512_mul_ps(eighths_of_header(meta), _mm512_cvtepi32_ps(sc));
+}
+
+N_CODES(iq1_s_r4)
+{
+    (void)b;
+    const __m512i two = load_64(p), more = _mm512_cvtepu16_epi32(avx2_load(p + 64));
+    const __m512i x = _mm512_and_si512(_mm512_srli_epi32(more, 4), _mm512_set1_epi32(2048));
+    const __m512i tops = part_or(_mm512_slli_epi32(more, 10), 1024, x);
+    const __m512i index[4] = {part_or(two, 2047, x), part_or(_mm512_srli_epi32(two, 11), 2047, x),
+                              _mm512_or_si512(_mm512_srli_epi32(two, 22), tops),
+                              part_or(_mm512_srli_epi32(more, 1), 2047, x)};
+    for (int i = 0; i < 4; i++)
+        weights_of_iq1(index[i], t->t[0], w + 2 * i);
+}
+
+N_TABLES(iq1_m_r4)
+{
+    tables_iq1_s(t);
+}
+
+N_HEAD(iq1_m_r4)
+{
+    const __m512 d = eighths_of_header(meta);
+    const __m512i both = _mm512_cvtepu8_epi32(avx2_load_half(p + 96));
+    const __m512i low = _mm512_and_si512(both, _mm512_set1_epi32(15));
+    h->d = _mm512_mul_ps(d, _mm512_cvtepi32_ps(low));
+    h->d_last = _mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_srli_epi32(both, 4)));
+}
+
+N_CODES(iq1_m_r4)
+{
+    (void)b;
+    const __m512i two = load_64(p), more = _mm512_cvtepu16_epi32(avx2_load(p + 64));
+    const __m512i twelve = _mm512_set1_epi32(4095);
+    const __m512i index[4] = {
+        _mm512_and_si512(two, twelve), _mm512_and_si512(_mm512_srli_epi32(two, 12), twelve),
+        part_or(_mm512_slli_epi32(more, 8), 0xF00, _mm512_srli_epi32(two, 24)),
+        _mm512_srli_epi32(more, 4)};
+    for (int i = 0; i < 4; i++)
+        weights_of_iq1(index[i], t->t[0], w + 2 * i);
 }
 
 #endif

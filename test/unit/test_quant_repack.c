@@ -107,14 +107,18 @@ static void between_grouped_layouts(void **state)
         uint8_t *a = new_matrix((fr_type)t, native, rows, cols, &seed);
         uint8_t *b = repacked((fr_type)t, native, il, rows, cols, a);
         uint8_t *c = repacked((fr_type)t, il, native, rows, cols, b);
-        uint8_t *d = repacked((fr_type)t, native, FR_LAYOUT_PLAIN, rows, cols, a);
-        uint8_t *e = repacked((fr_type)t, il, FR_LAYOUT_PLAIN, rows, cols, b);
         size_t n = (size_t)rows * fr_row_bytes((fr_type)t, native, cols);
         expect_same("native -> il -> native bytes", info->name, rows, cols, a, c, n);
-        expect_same("plain rows of both", info->name, rows, cols, d, e, n);
-        uint8_t *all[] = {a, b, c, d, e};
-        for (int i = 0; i < 5; i++)
-            free(all[i]);
+        if (!info->il_only) {
+            uint8_t *d = repacked((fr_type)t, native, FR_LAYOUT_PLAIN, rows, cols, a);
+            uint8_t *e = repacked((fr_type)t, il, FR_LAYOUT_PLAIN, rows, cols, b);
+            expect_same("plain rows of both", info->name, rows, cols, d, e, n);
+            free(d);
+            free(e);
+        }
+        free(a);
+        free(b);
+        free(c);
     }
 }
 
