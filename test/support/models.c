@@ -77,7 +77,8 @@ static void choose_type(const job *j, const char *name, fr_type from, int n_dims
     *layout = FR_LAYOUT_PLAIN;
     int64_t rows = n_dims > 1 ? dims[1] : 1;
     bool is_router = strstr(name, "ffn_gate_inp") != NULL; /* small and sensitive: stays */
-    if (!j->v->retype || n_dims < 2 || is_router)
+    bool kept = j->v->keep && strstr(name, j->v->keep);
+    if (!j->v->retype || n_dims < 2 || is_router || kept)
         return;
     bool lookup = strcmp(name, "token_embd.weight") == 0; /* read row by row: never interleaved */
     fr_layout want = lookup ? FR_LAYOUT_PLAIN : j->v->layout;
@@ -155,11 +156,26 @@ static fr_status put_split(job *j, const fr_gguf_tensor *t, const float *kv_b)
     return st;
 }
 
+/* A tensor that stays as it is. */
+static fr_status copy(job *j, const fr_gguf_tensor *t)
+{
+    if (j->adding)
+        return fr_gguf_add_tensor(j->w, t->name, t->type, t->layout, t->n_dims, t->dims, j->err);
+    return fr_gguf_write_data(j->w, fr_gguf_tensor_data(j->g, t), t->bytes, j->err);
+}
+
 static fr_status put_tensors(job *j)
 {
     for (size_t i = 0; i < fr_gguf_n_tensors(j->g); i++) {
         const fr_gguf_tensor *t = fr_gguf_tensor_at(j->g, i);
         bool split = j->v->split_kv_b && strstr(t->name, ".attn_kv_b.");
+        fr_type type;
+        fr_layout layout;
+        choose_type(j, t->name, t->type, t->n_dims, t->dims, &type, &layout);
+        if (!split && type == t->type && layout == t->layout) {
+            FR_TRY(copy(j, t));
+            continue;
+        }
         float *values = decode_all(j->g, t);
         fr_status st = FR_OK;
         if (!split || j->v->keep_kv_b)

@@ -19,9 +19,11 @@ typedef struct {
     bool retype;     /* matrices of the type below where their rows allow it */
     fr_type type;
     fr_layout layout;
+    const char *keep; /* tensors with this in their names stay as they are; NULL: none */
 } model_variant;
 
-/* Writes the variant of a deepseek2 file with kv_b and f16 or f32 matrices to path. */
+/* Writes the variant of a deepseek2 file with kv_b to path. A matrix of another type must stay as
+ * it is or get a type that ferry encodes. */
 fr_status model_write_variant(const char *source, const model_variant *v, const char *path,
                               fr_err *err);
 
