@@ -132,4 +132,7 @@ void cpu_encode_part(const cpu_encode_job *job, int i_thread, int n_threads);
 void cpu_run_sized(fr_cpu *cpu, int64_t n_macs, fr_cpu_fn fn, void *arg);
 bool cpu_is_shared(int64_t n_macs); /* whether that is on all threads */
 
+/* Whether results, so many rows of cols floats, are too many to find them in a core's cache. */
+bool cpu_is_far(int64_t n_rows, int64_t cols);
+
 #endif

@@ -118,10 +118,9 @@ typedef struct {
     matmul_part parts[FR_CPU_MOST_PRODUCTS];
 } matmul_job;
 
-static bool is_far(const matmul_part *p)
+bool cpu_is_far(int64_t n_rows, int64_t cols)
 {
-    const fr_weight *w = p->product->w;
-    return p->n_tokens * w->n_mat * w->rows * (int64_t)sizeof(float) >= FAR_BYTES;
+    return n_rows * cols * (int64_t)sizeof(float) >= FAR_BYTES;
 }
 
 static const void *row_of(const matmul_part *p, int64_t mat, int64_t row)
@@ -157,7 +156,7 @@ static void compute_tile(const matmul_part *p, const cpu_tile *tile, int64_t fro
                       .y = y,
                       .next = look.next,
                       .asked = look.asked && look.asked == row_of(p, tile->mat, tile->from),
-                      .far = is_far(p)};
+                      .far = cpu_is_far(p->n_tokens, w->n_mat * w->rows)};
     for (int64_t t0 = from; t0 < to; t0 += a.n_tokens) {
         int64_t left = to - t0;
         a.n_tokens = left < most ? (int)left : most;

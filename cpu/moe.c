@@ -15,6 +15,7 @@
 #include "cpu/deal_choice.h"
 #include "cpu/expert_groups.h"
 #include "cpu/kernels.h"
+#include "cpu/mix.h"
 #include "cpu/pool.h"
 
 #define MAX_TILE_ROWS 256 /* bounds each thread's room; a multiple of every grain */
@@ -216,27 +217,55 @@ static int64_t work_of(const moe_job *j)
 /* ---- down and sum
  * --------------------------------------------------------------------------------------- */
 
-/* y rows [from, to) of a token: the expert outputs lie in room[place][to - from]. A token without
- * picks here is zero, or left as it is when adding. */
-static void sum_token(const moe_job *j, int64_t token, int64_t from, int64_t to, const float *room)
+void cpu_mix_rows(const cpu_mix *m)
+{
+    float sum[MAX_TILE_ROWS] = {0};
+    for (int64_t k = 0; k < m->n_used; k++) {
+        if (m->places[k] < 0)
+            continue;
+        const float *row = m->rows + m->places[k] * m->n;
+        float weight = m->weights[k];
+        for (int64_t i = 0; i < m->n; i++)
+            sum[i] += weight * row[i];
+    }
+    for (int64_t i = 0; i < m->n; i++)
+        m->y[i] = m->add ? m->y[i] + sum[i] : sum[i];
+}
+
+static bool has_picks(const moe_job *j, int64_t token)
+{
+    const int64_t n = j->args->n_used, *places = j->groups.place_of + token * n;
+    int64_t k = 0;
+    while (k < n && places[k] < 0)
+        k++;
+    return k < n;
+}
+
+/* y rows [from, to) of all tokens: the expert outputs lie in room[place][to - from]. A token
+ * without picks here is zero, or left as it is when adding. */
+static void sum_tokens(const moe_job *j, int64_t from, int64_t to, const float *room)
 {
     const fr_cpu_moe_args *g = j->args;
-    float *y = g->y + token * j->p->n_embd + from, sum[MAX_TILE_ROWS] = {0};
-    int64_t n_rows = to - from, n_picks = 0;
-    for (int64_t pair = token * g->n_used; pair < (token + 1) * g->n_used; pair++) {
-        if (j->groups.place_of[pair] < 0)
+    const bool by_avx2 = j->cpu->isa >= FR_ISA_AVX2;
+    cpu_mix m = {.rows = room,
+                 .n_used = g->n_used,
+                 .n = to - from,
+                 .add = g->add,
+                 .far = cpu_is_far(g->n_tokens, j->p->n_embd)};
+    for (int64_t t = 0; t < g->n_tokens; t++) {
+        if (g->add && !has_picks(j, t))
             continue;
-        const float *out = room + j->groups.place_of[pair] * n_rows;
-        float weight = g->weights[pair];
-        for (int64_t r = 0; r < n_rows; r++)
-            sum[r] += weight * out[r];
-        n_picks++;
+        m.weights = g->weights + t * g->n_used;
+        m.places = j->groups.place_of + t * g->n_used;
+        m.next = t + 1 < g->n_tokens ? m.places + g->n_used : NULL;
+        m.y = g->y + t * j->p->n_embd + from;
+        if (by_avx2)
+            cpu_mix_rows_avx2(&m);
+        else
+            cpu_mix_rows(&m);
     }
-    if (!g->add)
-        memcpy(y, sum, (size_t)n_rows * sizeof *y);
-    else if (n_picks > 0)
-        for (int64_t r = 0; r < n_rows; r++)
-            y[r] += sum[r];
+    if (by_avx2 && m.far)
+        cpu_mix_end_avx2();
 }
 
 static void down_tile(const moe_job *j, int64_t from, int64_t to, float *room)
@@ -259,8 +288,7 @@ static void down_tile(const moe_job *j, int64_t from, int64_t to, float *room)
             j->k_down->dot(&a);
         }
     }
-    for (int64_t t = 0; t < j->args->n_tokens; t++)
-        sum_token(j, t, from, to, room);
+    sum_tokens(j, from, to, room);
 }
 
 static void down_stage(moe_job *j, float *room, int i_thread, int n_threads)

@@ -135,6 +135,7 @@ static fr_status open_exec(fr_engine *e, fr_err *err)
         .kv = e->kv,
         .plan = e->plan,
         .gpu = e->gpu,
+        .huge_pages = e->cfg.pages != FR_PAGES_SMALL,
     };
     FR_TRY(fr_exec_open(e->model, e->store, e->cpu_single, e->cpu_batch, &cfg, &e->exec, err));
     return engine_together_open(e, err);

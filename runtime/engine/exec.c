@@ -161,8 +161,11 @@ void *exec_take(fr_exec *x, size_t bytes, fr_err *err)
     if (bytes == 0)
         bytes = 1; /* as the allocator counts it */
     void *p = fr_mem_array(FR_MEM_WORKSPACE, bytes, 1, err);
-    if (p)
-        x->bytes += bytes;
+    if (!p)
+        return NULL;
+    x->bytes += bytes;
+    if (x->cfg.huge_pages)
+        fr_mem_want_huge_pages(p); /* rows of tokens lie on pages of their own else */
     return p;
 }
 

@@ -20,6 +20,7 @@ typedef struct {
     fr_kv_layout kv;
     const fr_plan *plan; /* must outlive the executor */
     const fr_gpu *gpu;   /* whose devices the plan's GPUs are; NULL: the plan uses none */
+    bool huge_pages;     /* asked for, for the workspace in RAM */
 } fr_exec_config;
 
 /* A token of a batch with tokens of several sequences. */

@@ -303,6 +303,7 @@ static const moe_shape moe_shapes[] = {
     /* many tokens of an expert: what down reads is encoded tile by tile */
     {FR_TYPE_Q8_0, FR_TYPE_Q8_0, FR_TYPE_Q8_0, FR_LAYOUT_PLAIN, 192, 352, 4, 3, 23},
     {FR_TYPE_Q4_K, FR_TYPE_Q4_K, FR_TYPE_Q6_K, FR_LAYOUT_PLAIN, 256, 768, 4, 2, 31},
+    {FR_TYPE_Q8_0, FR_TYPE_Q8_0, FR_TYPE_Q8_0, FR_LAYOUT_PLAIN, 512, 32, 4, 2, 520}, /* far sums */
 };
 enum { N_MOE_SHAPES = sizeof moe_shapes / sizeof *moe_shapes };
 
