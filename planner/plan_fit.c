@@ -357,8 +357,8 @@ static fr_status compare_search(plan_draft *d, const fr_problem *p, fr_solution 
     static const double worth_it = 0.01;
     fr_solution found;
     fr_status st = plan_solve_by_search(p, &d->arena, &found, err);
-    if (st == FR_ENOMEM)
-        return FR_OK; /* nothing that fits */
+    if (st == FR_ENOMEM && found.too_small)
+        return FR_OK;
     FR_TRY(st);
     double gain = 1.0 - found.objective / s->objective;
     if (gain < worth_it)
@@ -392,7 +392,7 @@ fr_status plan_draft_solve(plan_draft *d, fr_err *err)
         d->last_resort = s.last_resort;
     }
     sum_devices(d);
-    return st == FR_ENOMEM ? FR_OK : st;
+    return st == FR_ENOMEM && s.too_small ? FR_OK : st;
 }
 
 /* ---- pieces of the filling ---------------------------------------------------------------------

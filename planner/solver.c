@@ -159,7 +159,7 @@ static fr_status solve_families(solver *v, fr_arena *arena, fr_err *err)
  */
 
 /* Where most is missing; all devices together when together they are too small. */
-static fr_status too_small(const fr_problem *p, const plan_state *s, fr_err *err)
+static fr_status too_small(const fr_problem *p, const plan_state *s, fr_solution *out, fr_err *err)
 {
     int most = FR_PLAN_CPU;
     uint64_t all_room = 0, all_used = 0, worst = 0;
@@ -172,6 +172,7 @@ static fr_status too_small(const fr_problem *p, const plan_state *s, fr_err *err
             most = d;
         }
     }
+    out->too_small = true;
     if (all_used > all_room)
         return fr_fail(err, FR_ENOMEM, "all devices: found %s of room, expected %s",
                        fr_format_bytes(all_room, room), fr_format_bytes(all_used, need));
@@ -198,6 +199,7 @@ static bool is_too_much(const fr_problem *p)
 fr_status plan_solve_by_search(const fr_problem *p, fr_arena *arena, fr_solution *out, fr_err *err)
 {
     solver *v = FR_ARENA_NEW(solver, arena, 1, err);
+    *out = (fr_solution){0};
     if (!v)
         return FR_ENOMEM;
     FR_TRY(plan_tables_init(&v->t, p, arena, err));
@@ -205,14 +207,15 @@ fr_status plan_solve_by_search(const fr_problem *p, fr_arena *arena, fr_solution
     FR_TRY(plan_resort_solve(&v->t, &v->best, arena, err));
     plan_state_recount(&v->best);
     if (plan_state_excess(&v->best) > 0)
-        return too_small(p, &v->best, err);
-    *out = (fr_solution){v->best.units, v->best.seconds, true};
+        return too_small(p, &v->best, out, err);
+    *out = (fr_solution){v->best.units, v->best.seconds, true, false};
     return FR_OK;
 }
 
 fr_status plan_solve(const fr_problem *p, fr_arena *arena, fr_solution *out, fr_err *err)
 {
     solver *v = FR_ARENA_NEW(solver, arena, 1, err);
+    *out = (fr_solution){0};
     if (!v)
         return FR_ENOMEM;
     v->p = p;
@@ -226,7 +229,7 @@ fr_status plan_solve(const fr_problem *p, fr_arena *arena, fr_solution *out, fr_
         plan_state_recount(&v->best);
     }
     if (plan_state_excess(&v->best) > 0)
-        return too_small(p, &v->best, err);
-    *out = (fr_solution){v->best.units, v->best.seconds, last_resort};
+        return too_small(p, &v->best, out, err);
+    *out = (fr_solution){v->best.units, v->best.seconds, last_resort, false};
     return FR_OK;
 }

@@ -46,17 +46,18 @@ typedef struct {
 uint64_t plan_item_bytes(const fr_item *item, int64_t n);
 
 /* units[i][d] = units of item i on device d (sums to n_units), and its objective. Deterministic;
- * under 2 s for 1,200 tensors, 8 GPUs and 384 experts a layer, up to 6 s where the GPUs are of
- * eight kinds. FR_ENOMEM when nothing fits. Not worse than first-fit by layer, all experts in RAM,
- * and last layers first. */
+ * under 2 s for 1,200 tensors, 8 GPUs of 8 kinds and 384 experts a layer. FR_ENOMEM when nothing
+ * fits (too_small), or when an allocation failed. Not worse than first-fit by layer, all experts in
+ * RAM, and last layers first. */
 typedef struct {
     int64_t (*units)[FR_PLAN_MAX_DEVICES]; /* n_items rows, owned by the caller's arena */
     double objective;
     bool last_resort; /* not of the families: with more memory it may be slower */
+    bool too_small;   /* set with FR_ENOMEM: nothing that fits was found, the rest is not set */
 } fr_solution;
 fr_status plan_solve(const fr_problem *p, fr_arena *arena, fr_solution *out, fr_err *err);
 
-/* The search alone. FR_ENOMEM when it finds nothing that fits. */
+/* The search alone; fails as plan_solve does. */
 fr_status plan_solve_by_search(const fr_problem *p, fr_arena *arena, fr_solution *out, fr_err *err);
 
 /* ---- what it must not be worse than (planner/solver_baselines.c) ------------------------------

@@ -87,7 +87,7 @@ fr_status plan_solve_baseline(const fr_problem *p, plan_baseline which, fr_arena
     FR_TRY(plan_tables_init(&t, p, arena, err));
     FR_TRY(plan_state_init(&s, &t, arena, err));
     plan_state_baseline(&s, which);
-    *out = (fr_solution){s.units, s.seconds, false};
+    *out = (fr_solution){s.units, s.seconds, false, false};
     if (plan_state_excess(&s) > 0)
         return fr_fail(err, FR_ENOMEM, "plan: a fixed order of placement exceeds a budget");
     return FR_OK;

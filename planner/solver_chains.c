@@ -8,6 +8,9 @@ enum { CHUNK = 1 << 14, MOST_CHUNKS = 1 << 12, NONE = -1 };
 /* Of the RAM: bytes of ways are rounded up to a part of it, so that there are not too many. */
 enum { RAM_STEPS = 4096 };
 
+/* Sums of the same seconds in another order differ by a smaller part. */
+#define ROUNDING 1e-9
+
 typedef enum { OPENS, HOME, CLOSES } step_kind;
 
 /* A way to have layers up to a cut placed, by its last step. */
@@ -25,10 +28,12 @@ typedef struct {
     int n_labels;
     int *open;   /* [state][cut][1 + core][begin]: labels inside a segment */
     int *closed; /* [state][cut][1 + core]: labels behind one */
+    size_t n_places;
     uint64_t ram, ram_step;
-    double best, output;                    /* least seconds of the output */
-    int best_label, best_output, best_kind; /* device; its kind when it is on a GPU without core */
-    bool best_beside;                       /* the output is on the last core */
+    double best;
+    int best_label;
+    plan_chain_output best_output;
+    bool best_beside; /* the output is on the last core */
     fr_arena *arena;
     fr_err *err;
 } chain_search;
@@ -40,16 +45,13 @@ static chain_label *label_of(const chain_search *x, int n)
 
 static int *open_at(const chain_search *x, int state, int at, int core, int begin)
 {
-    const plan_chains *c = &x->c;
-    size_t k = ((size_t)state * (size_t)c->n_cuts + (size_t)at) * (size_t)(c->n_kinds + 1);
-    return &x->open[(k + (size_t)(core + 1)) * (size_t)c->n_cuts + (size_t)begin];
+    size_t k = plan_chains_place(&x->c, state, at, core);
+    return &x->open[k * (size_t)x->c.n_cuts + (size_t)begin];
 }
 
 static int *closed_at(const chain_search *x, int state, int at, int core)
 {
-    const plan_chains *c = &x->c;
-    size_t k = ((size_t)state * (size_t)c->n_cuts + (size_t)at) * (size_t)(c->n_kinds + 1);
-    return &x->closed[k + (size_t)(core + 1)];
+    return &x->closed[plan_chains_place(&x->c, state, at, core)];
 }
 
 /* ---- labels -----------------------------------------------------------------------------------
@@ -67,10 +69,11 @@ static fr_status new_label(chain_search *x, const chain_label *l, int *out)
     return FR_OK;
 }
 
-/* Adds a way to a place unless another one there is as fast and takes as little RAM. */
-static fr_status enter(chain_search *x, int *place, int at, const chain_label *l)
+/* Adds a way to a place unless another one there is as fast and takes as little RAM, or it cannot
+ * lead to a better one than the best: `rest` follows at least. */
+static fr_status enter(chain_search *x, int *place, double rest, const chain_label *l)
 {
-    if (l->seconds + x->c.least[at] + x->output >= x->best || l->ram > x->ram)
+    if (l->seconds + rest >= x->best * (1 + ROUNDING) || l->ram > x->ram)
         return FR_OK;
     for (int k = *place; k != NONE; k = label_of(x, k)->next)
         if (label_of(x, k)->seconds <= l->seconds && label_of(x, k)->ram <= l->ram)
@@ -97,35 +100,6 @@ static uint64_t stepped(const chain_search *x, uint64_t ram)
 /* ---- steps ------------------------------------------------------------------------------------
  */
 
-static int used_of(const plan_chains *c, int state, int k)
-{
-    return state / c->kinds[k].radix % (c->kinds[k].n + 1);
-}
-
-/* The state with a home taken too; -1: its GPUs are not all free. */
-static int state_with(const plan_chains *c, int state, const plan_chain_home *h)
-{
-    for (int g = 0; g < h->n; g++) {
-        if (used_of(c, state, h->kind[g]) == c->kinds[h->kind[g]].n)
-            return -1;
-        state += c->kinds[h->kind[g]].radix;
-    }
-    return state;
-}
-
-/* Seconds of the way from a core to another one before a layer, less what its sums have for it. */
-static double way_between(const plan_chains *c, int before, int core, int il)
-{
-    const double *hops = c->hops + (size_t)(core + 1) * ((size_t)c->n_layer + 1);
-    if (il == 0)
-        return 0;
-    int a = plan_chains_first(c, before), b = plan_chains_first(c, core);
-    if (before == core && core >= 0)
-        b = c->kinds[core].gpu[1];
-    return c->t->hop[plan_dense_of(c->t, il - 1, a)][plan_dense_of(c->t, il, b)] -
-           (hops[il + 1] - hops[il]);
-}
-
 /* Segments that begin at a cut, behind a way. */
 static fr_status open_from(chain_search *x, int state, int at, int before, int from)
 {
@@ -134,17 +108,19 @@ static fr_status open_from(chain_search *x, int state, int at, int before, int f
     for (int core = -1; core < c->n_kinds; core++) {
         int after = state;
         if (core >= 0)
-            after = state_with(c, state, &c->homes[core]);
+            after = plan_chains_state_with(c, state, &c->homes[core]);
         if (after < 0 || (core < 0 && before < 0 && at > 0))
             continue;
-        chain_label o = {.seconds = l.seconds + way_between(c, before, core, c->cut[at]),
+        chain_label o = {.seconds = l.seconds + plan_chains_way(c, before, core, c->cut[at]),
                          .ram = l.ram,
                          .before = from,
                          .from = (short)at,
                          .begin = (short)at,
                          .kind = OPENS,
                          .core = (signed char)core};
-        FR_TRY(enter(x, open_at(x, after, at, core, core < 0 ? 0 : at), at, &o));
+        int begin = core < 0 ? 0 : at;
+        double rest = plan_chains_inside(c, after, at, core)[begin];
+        FR_TRY(enter(x, open_at(x, after, at, core, begin), rest, &o));
     }
     return FR_OK;
 }
@@ -154,7 +130,7 @@ static fr_status extend_to(chain_search *x, int state, int at, int core, int beg
                            int home)
 {
     const plan_chains *c = &x->c;
-    int after = state_with(c, state, &c->homes[home]);
+    int after = plan_chains_state_with(c, state, &c->homes[home]);
     if (after < 0 || !plan_chains_station(c, core, home)->paths)
         return FR_OK;
     for (int to = at + 1; to < c->n_cuts; to++)
@@ -172,7 +148,8 @@ static fr_status extend_to(chain_search *x, int state, int at, int core, int beg
                              .core = (signed char)core,
                              .home = (signed char)home,
                              .stop = (signed char)s};
-            FR_TRY(enter(x, open_at(x, after, to, core, begin), to, &o));
+            double rest = plan_chains_inside(c, after, to, core)[begin];
+            FR_TRY(enter(x, open_at(x, after, to, core, begin), rest, &o));
         }
     return FR_OK;
 }
@@ -196,7 +173,8 @@ static fr_status close_at(chain_search *x, int state, int at, int core, int begi
                          .kind = CLOSES,
                          .core = (signed char)core,
                          .stop = (signed char)s};
-        FR_TRY(enter(x, closed_at(x, state, to, core), to, &o));
+        double rest = *plan_chains_behind(c, state, to, core);
+        FR_TRY(enter(x, closed_at(x, state, to, core), rest, &o));
     }
     return FR_OK;
 }
@@ -204,31 +182,20 @@ static fr_status close_at(chain_search *x, int state, int at, int core, int begi
 /* ---- the end ----------------------------------------------------------------------------------
  */
 
-static bool output_may_be(const plan_tables *t, int d)
-{
-    if (t->output_item < 0)
-        return d == FR_PLAN_CPU;
-    const fr_item *it = &t->p->items[t->output_item];
-    return it->fixed_device >= 0 ? it->fixed_device == d : (it->allowed >> d & 1) != 0;
-}
-
 /* Keeps an end if it is the best one: behind a label, with the output on a device. */
-static void keep(chain_search *x, int label, const chain_label *l, int device, int kind,
-                 bool beside)
+static void keep(chain_search *x, int label, const chain_label *l, double output,
+                 plan_chain_output o, bool beside)
 {
     const plan_chains *c = &x->c;
-    int last = plan_dense_of(c->t, c->n_layer - 1, plan_chains_first(c, l->core));
-    int to = kind >= 0 && kind == l->core ? c->kinds[kind].gpu[1] : device;
-    double v = l->seconds + c->t->output[last][to];
+    double v = l->seconds + output;
     uint64_t ram = l->ram;
-    if (device == FR_PLAN_CPU && c->is_short)
+    if (o.device == FR_PLAN_CPU && c->is_short)
         ram += stepped(x, c->output_bytes);
     if (v >= x->best || ram > x->ram)
         return;
     x->best = v;
     x->best_label = label;
-    x->best_output = device;
-    x->best_kind = kind;
+    x->best_output = o;
     x->best_beside = beside;
 }
 
@@ -237,23 +204,19 @@ static void end_with(chain_search *x, int state, int label)
 {
     const plan_chains *c = &x->c;
     const chain_label *l = label_of(x, label);
-    for (int d = 0; d < c->t->n_devices; d++)
-        if (output_may_be(c->t, d) && (c->output_bytes == 0 || d == FR_PLAN_CPU))
-            keep(x, label, l, d, NONE, false);
-    for (int k = 0; k < c->n_kinds && c->output_bytes > 0; k++) {
-        int d = plan_chains_first(c, k);
-        if (output_may_be(c->t, d) && used_of(c, state, k) < c->kinds[k].n &&
-            c->left[d] >= c->output_bytes)
-            keep(x, label, l, d, k, false);
-    }
+    plan_chain_output o[FR_PLAN_MAX_DEVICES];
+    int n = plan_chains_outputs(c, state, o);
+    for (int k = 0; k < n; k++)
+        keep(x, label, l, plan_chains_output_seconds(c, l->core, o[k]), o[k], false);
 }
 
 /* The last segment's end with the output beside it, behind a way inside it. */
 static fr_status end_beside(chain_search *x, int at, int core, int begin, int from)
 {
     const plan_chains *c = &x->c;
-    int last = c->n_cuts - 1, d = plan_chains_first(c, core), n;
-    if (c->output_bytes == 0 || !output_may_be(c->t, d))
+    int last = c->n_cuts - 1, n;
+    plan_chain_output beside = {plan_chains_first(c, core), NONE};
+    if (c->output_bytes == 0 || !plan_chains_may_output(c, beside.device))
         return FR_OK;
     for (int s = 0; s < (at < last ? c->n_stops : 1); s++) {
         const chain_label *l = label_of(x, from);
@@ -270,7 +233,7 @@ static fr_status end_beside(chain_search *x, int at, int core, int begin, int fr
                          .kind = CLOSES,
                          .core = (signed char)core,
                          .stop = (signed char)s};
-        keep(x, x->n_labels, &o, d, NONE, true);
+        keep(x, x->n_labels, &o, plan_chains_output_seconds(c, core, beside), beside, true);
         if (x->best < before)
             FR_TRY(new_label(x, &o, &n));
     }
@@ -313,10 +276,16 @@ static fr_status for_open(chain_search *x, int at, visitor visit)
     return FR_OK;
 }
 
-static fr_status find_ways(chain_search *x)
+/* The best way of less than `seconds`. */
+static fr_status find_ways(chain_search *x, double seconds)
 {
     const plan_chains *c = &x->c;
     int last = c->n_cuts - 1, first;
+    memset(x->open, 0xff, x->n_places * (size_t)c->n_cuts * sizeof *x->open); /* NONE */
+    memset(x->closed, 0xff, x->n_places * sizeof *x->closed);
+    x->n_labels = 0;
+    x->best = seconds;
+    x->best_label = NONE;
     const chain_label start = {.next = NONE, .before = NONE, .kind = CLOSES, .core = -1};
     FR_TRY(new_label(x, &start, &first));
     *closed_at(x, 0, 0, -1) = first;
@@ -331,6 +300,25 @@ static fr_status find_ways(chain_search *x)
                         end_with(x, state, k);
                 }
         FR_TRY(for_open(x, at, go_on));
+    }
+    return FR_OK;
+}
+
+/* The same, first among those that are little slower than the least that can be, then among more:
+ * the fewer there are, the less there is to look at. */
+static fr_status find_best(chain_search *x, double seconds)
+{
+    static const double parts[] = {ROUNDING, 0.01, 0.1, INFINITY};
+    double least =
+        fmin(*plan_chains_behind(&x->c, 0, 0, NONE), *plan_chains_inside(&x->c, 0, 0, NONE));
+    x->best_label = NONE;
+    if (least == INFINITY)
+        return FR_OK;
+    for (int k = 0; k < 4 && least * (1 - ROUNDING) < seconds && x->best_label == NONE; k++) {
+        double most = least * (1 + parts[k]);
+        FR_TRY(find_ways(x, fmin(most, seconds)));
+        if (most >= seconds)
+            break;
     }
     return FR_OK;
 }
@@ -405,7 +393,7 @@ static fr_status place(const chain_search *x, plan_state *s)
 {
     const plan_chains *c = &x->c;
     placing pl = {.core = FR_PLAN_CPU};
-    int n = 0, output = x->best_output;
+    int n = 0, output = x->best_output.device;
     int *way = FR_ARENA_NEW(int, x->arena, (size_t)c->n_cuts * 4 + 4, x->err);
     if (!way)
         return FR_ENOMEM;
@@ -418,8 +406,8 @@ static fr_status place(const chain_search *x, plan_state *s)
     }
     if (x->best_beside)
         output = pl.core;
-    else if (x->best_kind >= 0)
-        output = next_gpu(x, &pl, x->best_kind);
+    else if (x->best_output.kind >= 0)
+        output = next_gpu(x, &pl, x->best_output.kind);
     put(s, c->t->output_item, output);
     plan_state_recount(s);
     return FR_OK;
@@ -432,21 +420,14 @@ static fr_status search_init(chain_search *x, const plan_tables *t, const int *o
 {
     plan_chains *c = &x->c;
     FR_TRY(plan_chains_init(c, t, order, n, x->arena, x->err));
-    size_t closed = (size_t)c->n_states * (size_t)c->n_cuts * (size_t)(c->n_kinds + 1);
-    size_t open = closed * (size_t)c->n_cuts;
-    x->open = FR_ARENA_NEW(int, x->arena, open, x->err);
-    x->closed = FR_ARENA_NEW(int, x->arena, closed, x->err);
+    x->n_places = plan_chains_place(c, c->n_states, 0, -1);
+    x->open = FR_ARENA_NEW(int, x->arena, x->n_places *(size_t)c->n_cuts, x->err);
+    x->closed = FR_ARENA_NEW(int, x->arena, x->n_places, x->err);
     if (!x->open || !x->closed)
         return FR_ENOMEM;
-    memset(x->open, 0xff, open * sizeof *x->open); /* NONE */
-    memset(x->closed, 0xff, closed * sizeof *x->closed);
     x->ram = c->is_short ? c->left[FR_PLAN_CPU] : 0;
     x->ram_step = x->ram / RAM_STEPS + 1;
-    x->output = INFINITY;
-    for (int a = 0; a < t->n_devices; a++)
-        for (int b = 0; b < t->n_devices; b++)
-            x->output = fmin(x->output, t->output[a][b]);
-    return FR_OK;
+    return plan_chains_look_back(c, x->arena, x->err);
 }
 
 fr_status plan_chains_solve(const plan_tables *t, double seconds, plan_state *s, fr_arena *arena,
@@ -462,10 +443,8 @@ fr_status plan_chains_solve(const plan_tables *t, double seconds, plan_state *s,
         return FR_ENOMEM;
     x->arena = arena;
     x->err = err;
-    x->best = seconds;
-    x->best_label = NONE;
     FR_TRY(search_init(x, t, order, n));
-    FR_TRY(find_ways(x));
+    FR_TRY(find_best(x, seconds));
     if (x->best_label == NONE)
         return FR_OK;
     FR_TRY(plan_state_init(&trial, t, arena, err));

@@ -503,39 +503,6 @@ static void make_sums(plan_chains *c)
     }
 }
 
-/* Least seconds of a class, on any station. */
-static double least_of(const plan_chains *c, int class)
-{
-    double least = INFINITY;
-    for (int core = -1; core < c->n_kinds; core++)
-        for (int h = -1; h < c->n_homes; h++) {
-            if (h < 0 && core < 0)
-                continue;
-            const plan_chain_station *st = h < 0 ? &c->own[core] : plan_chains_station(c, core, h);
-            if (!st->paths || !st->paths[class].can)
-                continue;
-            for (int64_t n = 0; n <= st->paths[class].n; n++)
-                least = fmin(least, st->paths[class].at[n]);
-        }
-    return least;
-}
-
-static fr_status make_least(plan_chains *c, fr_arena *arena, fr_err *err)
-{
-    double *each = FR_ARENA_NEW(double, arena, (size_t)c->classes.n_classes, err);
-    c->least = FR_ARENA_NEW(double, arena, (size_t)c->n_cuts, err);
-    if (!each || !c->least)
-        return FR_ENOMEM;
-    for (int k = 0; k < c->classes.n_classes; k++)
-        each[k] = least_of(c, k);
-    for (int x = c->n_cuts - 2; x >= 0; x--) {
-        c->least[x] = c->least[x + 1];
-        for (int il = c->cut[x]; il < c->cut[x + 1]; il++)
-            c->least[x] += each[c->classes.class_of[il]];
-    }
-    return FR_OK;
-}
-
 static fr_status make_blocks(plan_chains *c, fr_arena *arena, fr_err *err)
 {
     size_t cuts = (size_t)c->n_cuts, stops = (size_t)c->n_stops, kinds = (size_t)c->n_kinds;
@@ -599,6 +566,5 @@ fr_status plan_chains_init(plan_chains *c, const plan_tables *t, const int *orde
         return FR_ENOMEM;
     FR_TRY(make_stations(c, arena, err));
     make_sums(c);
-    FR_TRY(make_least(c, arena, err));
     return make_blocks(c, arena, err);
 }

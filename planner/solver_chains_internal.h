@@ -52,6 +52,11 @@ typedef struct {
     int n_pieces, n_gains;    /* all; those that make it faster */
 } plan_chain_station;
 
+/* Where the output is: a device, and its kind where it takes room of a GPU that is free, or -1. */
+typedef struct {
+    int device, kind;
+} plan_chain_output;
+
 /* Seconds of a block of layers, and bytes of its experts in RAM (0 where that is ample). */
 typedef struct {
     double seconds;
@@ -75,7 +80,8 @@ typedef struct {
     double *hops;                 /* [1 + core][n_layer + 1] inside a segment on it, before one */
     plan_chain_block *blocks;     /* [1 + core][home][from][to][stop] */
     plan_chain_block *owns;       /* [core][begin][from][to][output there][stop] */
-    double *least;                /* [n_cuts]: seconds of all behind a cut, whatever the rooms */
+    double *inside;               /* [state][cut][1 + core][begin]: least seconds that follow */
+    double *behind;               /* [state][cut][1 + core]: the same behind a segment */
     int64_t *level;               /* [n_layer] scratch */
 } plan_chains;
 
@@ -102,5 +108,33 @@ plan_chain_block plan_chains_fill_block(const plan_chains *c, int core, int home
                                         int stop, int64_t *level);
 plan_chain_block plan_chains_fill_own(const plan_chains *c, int core, int begin, int from, int to,
                                       bool output, int stop, int64_t *level);
+
+/* ---- planner/solver_chains_rest.c ------------------------------------------------------------ */
+
+/* How many GPUs of a kind a state has taken; the state with those of a home too, -1: they are not
+ * all free. */
+int plan_chains_used(const plan_chains *c, int state, int kind);
+int plan_chains_state_with(const plan_chains *c, int state, const plan_chain_home *h);
+
+/* The number of [state][cut][1 + core]. */
+size_t plan_chains_place(const plan_chains *c, int state, int at, int core);
+
+/* Seconds of the way from a core to another one before a layer, less what its sums have for it; of
+ * the output behind the last core. */
+double plan_chains_way(const plan_chains *c, int before, int core, int il);
+double plan_chains_output_seconds(const plan_chains *c, int core, plan_chain_output o);
+
+/* Whether the output may be on a device; where it can be but on the last core, of
+ * FR_PLAN_MAX_DEVICES; returns their number. */
+bool plan_chains_may_output(const plan_chains *c, int device);
+int plan_chains_outputs(const plan_chains *c, int state, plan_chain_output *out);
+
+/* Works out what follows each place at least. */
+fr_status plan_chains_look_back(plan_chains *c, fr_arena *arena, fr_err *err);
+
+/* The least seconds that follow a way that is inside a segment on a core ([begin]; of the CPU, 0),
+ * or behind one. */
+double *plan_chains_inside(const plan_chains *c, int state, int at, int core);
+double *plan_chains_behind(const plan_chains *c, int state, int at, int core);
 
 #endif

@@ -596,6 +596,7 @@ static void test_too_small(void **state)
     fr_solution s;
     problem_make(&q, &SHAPE_R1, &hw, &o);
     assert_int_equal(plan_solve(&q.p, &q.arena, &s, &err), FR_ENOMEM);
+    assert_true(s.too_small);
     assert_non_null(strstr(err.text, "all devices: found 88.000 GiB of room, expected "));
     assert_int_equal(plan_solve(&q.p, &q.arena, &s, NULL), FR_ENOMEM);
     problem_free(&q);
@@ -611,7 +612,7 @@ static void check_out_of_memory(plan_problem *q)
         fr_mem_fail_at((uint64_t)n + 1, 0);
         st = plan_solve(&q->p, &arena, &s, &err);
         fr_mem_fail_at(0, 0);
-        assert_true(st == FR_OK || st == FR_ENOMEM);
+        assert_true(st == FR_OK || (st == FR_ENOMEM && !s.too_small));
         fr_arena_free(&arena);
         assert_true(n < 1000);
     }
@@ -627,6 +628,40 @@ static void test_out_of_memory(void **state)
     check_out_of_memory(&q);
     problem_alike(&q, 1); /* 3 GPUs: the families too */
     check_out_of_memory(&q);
+}
+
+/* A plan for which an allocation fails is never made without it: neither a search nor the families
+ * are passed over. */
+static void test_out_of_memory_plan(void **state)
+{
+    (void)state;
+    const char *file = TEST_FILE("data/headers/deepseek-v2-lite-q4_k_m.header.gguf");
+    fr_hardware hw = problem_machine(2, 3ull << 30, 64ull << 30);
+    fr_plan_options o = fr_plan_defaults();
+    fr_rules *rules;
+    fr_plan *p;
+    fr_gguf *g;
+    fr_model *m;
+    o.n_ctx = 4096;
+    o.search = true;
+    assert_ok(fr_gguf_open(file, FR_GGUF_HEADERS_ONLY, &g, &err));
+    assert_ok(fr_model_open(g, FR_MLA_AUTO, &m, &err));
+    assert_ok(fr_rules_new(&rules, &err));
+    uint64_t n_allocs = fr_mem_total().n_allocs;
+    assert_ok(fr_plan_make(m, &hw, rules, &o, &p, NULL, &err));
+    n_allocs = fr_mem_total().n_allocs - n_allocs;
+    fr_plan_free(p);
+    for (uint64_t n = 1; n <= n_allocs; n += 1 + n_allocs / 100) {
+        fr_mem_fail_at(n, 0);
+        fr_status st = fr_plan_make(m, &hw, rules, &o, &p, NULL, &err);
+        fr_mem_fail_at(0, 0);
+        assert_int_equal(st, FR_ENOMEM);
+        assert_null(strstr(err.text, "does not fit"));
+    }
+    print_message("%d allocations of a plan\n", (int)n_allocs);
+    fr_rules_free(rules);
+    fr_model_close(m);
+    fr_gguf_close(g);
 }
 
 /* ---- bench ------------------------------------------------------------------------------------
@@ -717,6 +752,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_dev),
         cmocka_unit_test(test_too_small),
         cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_out_of_memory_plan),
         cmocka_unit_test(test_time),
     };
     const struct CMUnitTest growing[] = {cmocka_unit_test(test_more_memory),
