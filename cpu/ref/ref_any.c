@@ -65,13 +65,14 @@ static void silu_mul_ref(float *gate, const float *up, int64_t n)
 /* Types whose fast kernels read quantized activations, in all layouts: the portable kernel reads
  * them as well, so it is their reference. */
 static const fr_type quantized_acts[] = {
-    FR_TYPE_Q4_0,   FR_TYPE_Q4_1,     FR_TYPE_Q5_0,    FR_TYPE_Q5_1,   FR_TYPE_Q6_0,
-    FR_TYPE_Q8_0,   FR_TYPE_MXFP4,    FR_TYPE_IQ4_NL,  FR_TYPE_Q2_K,   FR_TYPE_Q3_K,
-    FR_TYPE_Q4_K,   FR_TYPE_Q5_K,     FR_TYPE_Q6_K,    FR_TYPE_IQ4_XS, FR_TYPE_IQ4_K,
-    FR_TYPE_IQ2_K,  FR_TYPE_IQ3_XXS,  FR_TYPE_IQ3_K,   FR_TYPE_IQ5_K,  FR_TYPE_IQ4_KS,
-    FR_TYPE_IQ5_KS, FR_TYPE_IQ2_XXS,  FR_TYPE_IQ2_XS,  FR_TYPE_IQ2_S,  FR_TYPE_IQ3_S,
-    FR_TYPE_IQ1_S,  FR_TYPE_IQ1_M,    FR_TYPE_IQ2_KS,  FR_TYPE_IQ3_KS, FR_TYPE_IQ4_KSS,
-    FR_TYPE_IQ2_KL, FR_TYPE_IQ1_S_R4, FR_TYPE_IQ1_M_R4};
+    FR_TYPE_Q4_0,   FR_TYPE_Q4_1,     FR_TYPE_Q5_0,     FR_TYPE_Q5_1,   FR_TYPE_Q6_0,
+    FR_TYPE_Q8_0,   FR_TYPE_MXFP4,    FR_TYPE_IQ4_NL,   FR_TYPE_Q2_K,   FR_TYPE_Q3_K,
+    FR_TYPE_Q4_K,   FR_TYPE_Q5_K,     FR_TYPE_Q6_K,     FR_TYPE_IQ4_XS, FR_TYPE_IQ4_K,
+    FR_TYPE_IQ2_K,  FR_TYPE_IQ3_XXS,  FR_TYPE_IQ3_K,    FR_TYPE_IQ5_K,  FR_TYPE_IQ4_KS,
+    FR_TYPE_IQ5_KS, FR_TYPE_IQ2_XXS,  FR_TYPE_IQ2_XS,   FR_TYPE_IQ2_S,  FR_TYPE_IQ3_S,
+    FR_TYPE_IQ1_S,  FR_TYPE_IQ1_M,    FR_TYPE_IQ2_KS,   FR_TYPE_IQ3_KS, FR_TYPE_IQ4_KSS,
+    FR_TYPE_IQ2_KL, FR_TYPE_IQ1_S_R4, FR_TYPE_IQ1_M_R4, FR_TYPE_IQ1_KT, FR_TYPE_IQ2_KT,
+    FR_TYPE_IQ3_KT, FR_TYPE_IQ4_KT};
 
 void cpu_ref_fill(cpu_table *t)
 {

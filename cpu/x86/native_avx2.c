@@ -2,6 +2,7 @@
  * so that memory is read in one stream. */
 #include "cpu/repacked.h"
 #include "cpu/x86/native_ks_avx2.h"
+#include "cpu/x86/native_kt_avx2.h"
 
 /* A part of what is asked for while sixteen rows' block of `bytes` is met, eight parts a half; in
  * bursts it would have to wait. */
@@ -76,6 +77,10 @@ CPU_INLINE void native_dot(const cpu_dot_args *a, const rows_form *f, rows_head_
     X(iq2_s, IQ2_S, 256, 1312, 0, 16, 2, true, false)                                              \
     X(iq3_xxs, IQ3_XXS, 256, 1568, 0, 32, 2, true, false)                                          \
     X(iq3_s, IQ3_S, 256, 1760, 0, 32, 8, true, false)                                              \
+    X(iq1_kt, IQ1_KT, 256, 896, 64, 32, 1, true, false)                                            \
+    X(iq2_kt, IQ2_KT, 256, 1088, 64, 32, 1, true, false)                                           \
+    X(iq3_kt, IQ3_KT, 256, 1600, 64, 32, 1, true, false)                                           \
+    X(iq4_kt, IQ4_KT, 256, 2048, 64, 32, 1, true, false)                                           \
     X(iq1_s, IQ1_S, 256, 800, 0, 32, 8, true, false)                                               \
     X(iq1_m, IQ1_M, 256, 896, 0, 16, 8, true, false)                                               \
     X(q4_0, Q4_0, 32, 288, 0, 32, 8, true, false)                                                  \
@@ -163,6 +168,10 @@ static void dot_iq1_m_r4(const cpu_dot_args *a)
     X(iq3_ks, IQ3_KS, FR_ACT_Q8_256)                                                               \
     X(iq4_kss, IQ4_KSS, FR_ACT_Q8_256)                                                             \
     X(iq2_kl, IQ2_KL, FR_ACT_Q8_256)                                                               \
+    X(iq1_kt, IQ1_KT, FR_ACT_Q8_256)                                                               \
+    X(iq2_kt, IQ2_KT, FR_ACT_Q8_256)                                                               \
+    X(iq3_kt, IQ3_KT, FR_ACT_Q8_256)                                                               \
+    X(iq4_kt, IQ4_KT, FR_ACT_Q8_256)                                                               \
     X(iq1_s_r4, IQ1_S_R4, FR_ACT_Q8_32)                                                            \
     X(iq1_m_r4, IQ1_M_R4, FR_ACT_Q8_32)
 

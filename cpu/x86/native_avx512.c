@@ -3,6 +3,7 @@
 #include "cpu/x86/gemm_native_avx512.h"
 #include "cpu/x86/native_books_avx512.h"
 #include "cpu/x86/native_ks_avx512.h"
+#include "cpu/x86/native_kt_avx512.h"
 
 /* X(NAME, TYPE, bytes of sixteen rows' block, their headers, columns of a scale, offset, step,
  * bits at, bytes of them, order of columns, minima) */
@@ -28,6 +29,10 @@
     X(iq3_ks, IQ3_KS, 1632, 32, 32, 64, 4, 0, 2, IN_ORDER, false)                                  \
     X(iq4_kss, IQ4_KSS, 2048, 64, 32, 128, 4, 0, 256, IN_ORDER, false)                             \
     X(iq2_kl, IQ2_KL, 1376, 32, 32, 64, 0, 0, 0, BY_2, false)                                      \
+    X(iq1_kt, IQ1_KT, 896, 64, 32, 128, 0, 0, 0, IN_ORDER, false)                                  \
+    X(iq2_kt, IQ2_KT, 1088, 64, 32, 128, 0, 0, 0, IN_ORDER, false)                                 \
+    X(iq3_kt, IQ3_KT, 1600, 64, 32, 128, 0, 0, 0, IN_ORDER, false)                                 \
+    X(iq4_kt, IQ4_KT, 2048, 64, 32, 128, 0, 0, 0, IN_ORDER, false)                                 \
     X(iq1_s, IQ1_S, 800, 0, 32, 16, 0, 0, 0, IN_ORDER, false)                                      \
     X(iq1_m, IQ1_M, 896, 0, 16, 16, 0, 0, 0, IN_ORDER, false)
 
@@ -117,6 +122,10 @@ static void dot_iq1_m_r4(const cpu_dot_args *a)
     X(iq3_ks, IQ3_KS, FR_ACT_Q8_256)                                                               \
     X(iq4_kss, IQ4_KSS, FR_ACT_Q8_256)                                                             \
     X(iq2_kl, IQ2_KL, FR_ACT_Q8_256)                                                               \
+    X(iq1_kt, IQ1_KT, FR_ACT_Q8_256)                                                               \
+    X(iq2_kt, IQ2_KT, FR_ACT_Q8_256)                                                               \
+    X(iq3_kt, IQ3_KT, FR_ACT_Q8_256)                                                               \
+    X(iq4_kt, IQ4_KT, FR_ACT_Q8_256)                                                               \
     X(iq1_s_r4, IQ1_S_R4, FR_ACT_Q8_32)                                                            \
     X(iq1_m_r4, IQ1_M_R4, FR_ACT_Q8_32)
 

@@ -82,10 +82,7 @@ R_HEAD(iq4_kss)
     h->d = _mm256_loadu_ps((const float *)(const void *)at->meta[0] + ROWS * at->half);
     for (int b = 0; b < 8; b++) {
         __m256i even = _mm256_and_si256(half_kss_scales(at, b), _mm256_set1_epi32(254));
-        __m256i sc = _mm256_sub_epi32(even, _mm256_set1_epi32(127));
-        __m128i words =
-            _mm_packs_epi32(_mm256_castsi256_si128(sc), _mm256_extracti128_si256(sc, 1));
-        _mm_storel_epi64((__m128i *)(void *)h->sc[b], _mm_packs_epi16(words, words));
+        put_eight_lanes(_mm256_sub_epi32(even, _mm256_set1_epi32(127)), h->sc[b]);
     }
 }
 

@@ -530,13 +530,19 @@ CPU_INLINE __m256i lanes_and(__m256i v, const int mask)
     return _mm256_and_si256(v, _mm256_set1_epi32(mask));
 }
 
+/* Eight lanes as bytes. */
+CPU_INLINE void put_eight_lanes(__m256i lanes, int8_t out[ROWS])
+{
+    __m128i words =
+        _mm_packs_epi32(_mm256_castsi256_si128(lanes), _mm256_extracti128_si256(lanes, 1));
+    _mm_storel_epi64((__m128i *)(void *)out, _mm_packs_epi16(words, words));
+}
+
 /* 2 * sc + 1 of three bits from bit n on. */
 CPU_INLINE void put_iq1_scale(__m256i lanes, const int n, int8_t out[ROWS])
 {
     __m256i sc = lanes_and(_mm256_srl_epi32(lanes, _mm_cvtsi32_si128(n)), 7);
-    sc = _mm256_add_epi32(_mm256_add_epi32(sc, sc), _mm256_set1_epi32(1));
-    __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(sc), _mm256_extracti128_si256(sc, 1));
-    _mm_storel_epi64((__m128i *)(void *)out, _mm_packs_epi16(words, words));
+    put_eight_lanes(_mm256_add_epi32(_mm256_add_epi32(sc, sc), _mm256_set1_epi32(1)), out);
 }
 
 R_HEAD(iq1_s)

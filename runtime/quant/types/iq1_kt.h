@@ -9,6 +9,10 @@
  *     0         the scale bytes
  *     32        low bytes of g, 4 a row
  *     160       the nibbles, 4 bytes a row
+ *   native: 16 rows, 896 bytes; the rows' headers stand before all blocks
+ *     0         low bytes of g, 4 a row
+ *     512       per 32 weights 16-bit words: high bits of three g, top bit of sc
+ *     768       bytes: high bits of the fourth, low bits of sc
  */
 #ifndef FR_QUANT_TYPES_IQ1_KT_H
 #define FR_QUANT_TYPES_IQ1_KT_H
@@ -31,6 +35,13 @@
     P(g, 32 + 16 * (t / 4) + 4 * k + t % 4, 0, 8, 0)                                               \
     P(g, 160 + 16 * (t / 4 % 4) + 4 * k + t % 4, 4 * (t / 16), 4, 8)                               \
     P(g, 4 * (t / 4) + k, 4 + t % 4, 1, 12)
+#define FR_T_NATIVE(P, M, X)                                                                       \
+    M(d, 4 * k, 0, 32, 0)                                                                          \
+    P(g, 64 * (t / 4) + 4 * k + t % 4, 0, 8, 0)                                                    \
+    P(g, t % 4 < 3 ? 512 + 32 * (t / 4) + 2 * k : 768 + 16 * (t / 4) + k,                          \
+      t % 4 < 3 ? 5 * (t % 4) : 0, 5, 8)                                                           \
+    P(sc, 768 + 16 * s + k, 5, 3, 0)                                                               \
+    P(sc, 512 + 32 * s + 2 * k, 15, 1, 3)
 #define FR_T_VALUE(F)                                                                              \
     fr_val_f32(F(d, 0)) * FR_TABLE_AT(fr_iq4k_values)[F(sc, e / 32)] *                             \
         fr_val_kt(4096 + F(g, e / 8), e % 8)

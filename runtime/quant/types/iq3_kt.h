@@ -9,6 +9,10 @@
  *     0         nibbles of sc, number 4s + k in byte n % 16
  *     16        g, four a row
  *     272       signs, bit 4h + j
+ *   native: 16 rows, 1600 bytes; the rows' headers stand before all blocks
+ *     0         sc
+ *     64        g, two a row
+ *     1088      signs, 64 bytes per 32 weights: bit 4h + j of byte 4k + i
  */
 #ifndef FR_QUANT_TYPES_IQ3_KT_H
 #define FR_QUANT_TYPES_IQ3_KT_H
@@ -29,6 +33,11 @@
     FR_SPLIT_NIBBLES_8(P, sc, 0)                                                                   \
     P(g, 16 + 2 * (16 * (t / 4) + 4 * k + t % 4), 0, 16, 0)                                        \
     FR_B4(P, sg, 272, 4 * h + j, 0)
+#define FR_T_NATIVE(P, M, X)                                                                       \
+    M(d, 4 * k, 0, 32, 0)                                                                          \
+    FR_SCALE_LANES_8(P, sc, 0)                                                                     \
+    P(g, 64 + 64 * (t / 2) + 4 * k + 2 * (t % 2), 0, 16, 0)                                        \
+    P(sg, 1088 + 64 * b + 4 * k + i, 4 * h + j, 1, 0)
 #define FR_T_VALUE(F)                                                                              \
     fr_val_f32(F(d, 0)) * F(sc, e / 32) * fr_val_abs(fr_val_kt(4096 + F(g, e / 8), e % 8)) *       \
         fr_val_sign(F(sg, e), 0)

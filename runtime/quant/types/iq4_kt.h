@@ -9,6 +9,8 @@
  *     0         the words
  *     128       low bytes of g, 4 a row
  *     384       the nibbles, 4 bytes a row
+ *   native: 16 rows, 2048 bytes; the rows' headers stand before all blocks
+ *     0         per 8 weights 4 bytes a row: two g, two bits of 32 weights' x and sc above it
  */
 #ifndef FR_QUANT_TYPES_IQ4_KT_H
 #define FR_QUANT_TYPES_IQ4_KT_H
@@ -32,6 +34,14 @@
     P(g, 128 + 16 * (t / 4) + 4 * k + t % 4, 0, 8, 0)                                              \
     P(g, 384 + 16 * (t / 4 % 8) + 4 * k + t % 4, 4 * (t / 32), 4, 8)                               \
     P(g, 16 * (t / 8) + 4 * k, 8 + 3 * (t % 8), 3, 12)
+#define FR_T_NATIVE(P, M, X)                                                                       \
+    M(d, 4 * k, 0, 32, 0)                                                                          \
+    P(g, 64 * (t / 2) + 4 * k, 15 * (t % 2), 15, 0)                                                \
+    P(x, 256 * s + 4 * k, 30, 1, 0)                                                                \
+    P(sc, 256 * s + 4 * k, 31, 1, 0)                                                               \
+    P(sc, 256 * s + 64 + 4 * k, 30, 2, 1)                                                          \
+    P(sc, 256 * s + 128 + 4 * k, 30, 2, 3)                                                         \
+    P(sc, 256 * s + 192 + 4 * k, 30, 2, 5)
 #define FR_T_VALUE(F)                                                                              \
     fr_val_f32(F(d, 0)) * (F(sc, e / 32) - 64) *                                                   \
         fr_val_kt(4096 + 32768 * F(x, e / 32) + F(g, e / 4), e % 4)
