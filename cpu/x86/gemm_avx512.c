@@ -135,6 +135,7 @@ typedef struct {
     int scale_cols;
     bool min;
     bool whole; /* scales are whole numbers in the strip */
+    bool wide;  /* of multiply_whole: any sums */
 } gemm_kind;
 
 /* y -= m * x.d * (the minima times the sums of activations) */
@@ -220,7 +221,7 @@ CPU_INLINE void multiply_256(const gemm_strip *s, const gemm_tile *tile, const g
     finish_256(s, x, k.scale_cols, k.min, nr, nt, part, from, to);
 }
 
-/* The same for sums within 16 bits (gemm_whole). */
+/* The same in integers: sums within 16 bits (gemm_whole), or any (k.wide). */
 CPU_INLINE void multiply_whole(const gemm_strip *s, const gemm_tile *tile, const gemm_kind k,
                                const int nr, const int nt, gemm_sums *from, gemm_sums *to)
 {
@@ -237,7 +238,11 @@ CPU_INLINE void multiply_whole(const gemm_strip *s, const gemm_tile *tile, const
         EACH_SIXTEEN
         {
             __m512i scale = _mm512_load_si512(s->whole[i] + 16 * r);
-            EACH_TOKEN all[r][t] = _mm512_dpwssd_epi32(all[r][t], sum[r][t], scale);
+            if (k.wide)
+                scale = _mm512_srai_epi32(_mm512_slli_epi32(scale, 16), 16);
+            EACH_TOKEN all[r][t] =
+                k.wide ? _mm512_add_epi32(all[r][t], _mm512_mullo_epi32(sum[r][t], scale))
+                       : _mm512_dpwssd_epi32(all[r][t], sum[r][t], scale);
         }
     }
     EACH_SIXTEEN
@@ -288,6 +293,7 @@ SHAPES(of_32_min, multiply_32(s, x, true, nr, nt, from, to))
 SHAPES(by_16, multiply_256(s, x, KIND(16, .min = false), nr, nt, from, to))
 SHAPES(by_16_large, multiply_256(s, x, KIND(16, .whole = true), nr, nt, from, to))
 SHAPES(by_16_whole, multiply_whole(s, x, KIND(16, .whole = true), nr, nt, from, to))
+SHAPES(by_16_wide, multiply_whole(s, x, KIND(16, .wide = true), nr, nt, from, to))
 SHAPES(by_16_min, multiply_whole(s, x, KIND(16, .whole = true, .min = true), nr, nt, from, to))
 SHAPES(by_32, multiply_256(s, x, KIND(32, .min = false), nr, nt, from, to))
 SHAPES(by_32_large, multiply_256(s, x, KIND(32, .whole = true, .min = true), nr, nt, from, to))
@@ -297,7 +303,8 @@ typedef multiply_fn *multiply_table[2][GEMM_TOKENS]; /* [registers of rows - 1][
 
 static const multiply_table tables_32[2] = {TABLE(of_32), TABLE(of_32_min)}; /* [min] */
 static const multiply_table table_16 = TABLE(by_16), table_16_large = TABLE(by_16_large),
-                            table_16_whole = TABLE(by_16_whole), table_16_min = TABLE(by_16_min);
+                            table_16_whole = TABLE(by_16_whole), table_16_wide = TABLE(by_16_wide),
+                            table_16_min = TABLE(by_16_min);
 static const multiply_table table_32 = TABLE(by_32), table_32_large = TABLE(by_32_large),
                             table_32_min = TABLE(by_32_min);
 
@@ -310,7 +317,7 @@ static const multiply_table *table_of(const gemm_form *f, bool large)
     if (f->scale_cols == 32)
         return !gemm_is_whole(f) ? &table_32 : large ? &table_32_large : &table_32_min;
     return !gemm_is_whole(f) ? &table_16
-           : large           ? &table_16_large
+           : large           ? (f->exact ? &table_16_wide : &table_16_large)
            : f->min          ? &table_16_min
                              : &table_16_whole;
 }

@@ -181,7 +181,8 @@ CPU_INLINE void gemm_native_dot(const cpu_dot_args *a, gemm_native_source *g, co
                             .scale_cols = f->scale_cols,
                             .offset = f->offset,
                             .min = f->min,
-                            .whole = gemm_whole_of(f->type)};
+                            .whole = gemm_whole_of(f->type),
+                            .exact = avx512_is_whole(f->type)};
     g->row_bytes = fr_row_bytes(a->type, FR_LAYOUT_NATIVE, a->cols);
     tables(&g->t);
     gemm_run(a, &form, a->row_from / NATIVE_ROWS * NATIVE_ROWS, &g->base);

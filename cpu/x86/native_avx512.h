@@ -172,6 +172,19 @@ CPU_INLINE __m512i native_sum_of_8(__m512i sum, const __m512i w[8], const int8_t
     return _mm512_add_epi32(sum, other);
 }
 
+/* Scales of types of which avx512_is_whole holds: q6_K's. */
+CPU_INLINE __m512i native_whole_scale(const uint8_t *p, int s)
+{
+    return _mm512_cvtepi8_epi32(avx2_load_half(p + 32 + 16 * s));
+}
+
+/* Integers in floats' place. */
+CPU_INLINE __m512 native_add_whole(__m512 part, __m512i scale, __m512i sum)
+{
+    __m512i scaled = _mm512_mullo_epi32(scale, sum);
+    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(part), scaled));
+}
+
 /* part + scale * sum for sub-block b. */
 CPU_INLINE __m512 native_sub_block(__m512 part, const uint8_t *p, const __m512i w[8],
                                    const native_head *h, const native_tables *t,
@@ -189,7 +202,10 @@ CPU_INLINE __m512 native_sub_block(__m512 part, const uint8_t *p, const __m512i 
         else
             for (int j = first; j < first + per; j++)
                 sum = _mm512_dpbusd_epi32(sum, w[j], native_four(q + 4 * j));
-        part = _mm512_fmadd_ps(scale(p, h, t, b * n + i), _mm512_cvtepi32_ps(sum), part);
+        if (avx512_is_whole(f->type))
+            part = native_add_whole(part, native_whole_scale(p, b * n + i), sum);
+        else
+            part = _mm512_fmadd_ps(scale(p, h, t, b * n + i), _mm512_cvtepi32_ps(sum), part);
     }
     return part;
 }
@@ -210,6 +226,8 @@ CPU_INLINE __m512 native_add(__m512 acc, const native_head *h, const native_x *x
                              __m512 part, const native_form *f)
 {
     const __m512 d = _mm512_set1_ps(x_d);
+    if (avx512_is_whole(f->type))
+        part = _mm512_cvtepi32_ps(_mm512_castps_si512(part));
     acc = _mm512_fmadd_ps(_mm512_mul_ps(h->d, d), part, acc);
     if (f->min)
         acc = _mm512_fnmadd_ps(_mm512_mul_ps(h->m, d), _mm512_cvtepi32_ps(native_minima(h, x, f)),

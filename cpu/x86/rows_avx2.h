@@ -7,7 +7,8 @@
  *
  * The order of every row, in every tile shape and tier that includes this file:
  *   sum       of the 16 or 32 columns of one scale: exact, 32-bit integers
- *   part      += scale * sum by ascending columns (blocks of 256): with VNNI in float; else exact,
+ *   part      += scale * sum by ascending columns (blocks of 256): with VNNI in float
+ *             (unless avx512_is_whole); else exact,
  * in 32-bit integers, and a float at the end of the block y         += (d * x.d) * part; minima
  * come off once a block Lanes never mix, so 8 rows, 16 rows, one token or many give the same bits
  * in a tier. */
@@ -94,6 +95,7 @@ CPU_INLINE __m256i rows_minima(const rows_head *h, const fr_act_q8_256 *x, const
 }
 
 #ifdef __AVX512VNNI__
+#include "cpu/x86/avx512.h"
 
 /* The instruction wants one side unsigned. Signed codes therefore meet x + 128, and the 128 times
  * the sum of the codes, which all tokens share, is what the sums start from. */
@@ -143,12 +145,19 @@ CPU_INLINE __m256 rows_scale(const rows_head *h, int s)
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(eight));
 }
 
-/* The sums of a block of 256, each times its scale, so far. */
+/* The sums of a block of 256, each times its scale, so far; integers in it if avx512_is_whole. */
 typedef __m256 rows_part;
 
-CPU_INLINE __m256 rows_part_float(rows_part part)
+CPU_INLINE __m256 rows_part_float(rows_part part, const rows_form *f)
 {
-    return part;
+    return avx512_is_whole(f->type) ? _mm256_cvtepi32_ps(_mm256_castps_si256(part)) : part;
+}
+
+CPU_INLINE rows_part rows_add_whole(rows_part part, const rows_head *h, int s, __m256i sum)
+{
+    __m128i eight = _mm_loadl_epi64((const __m128i *)(const void *)h->sc[s]);
+    __m256i scaled = _mm256_mullo_epi32(_mm256_cvtepi8_epi32(eight), sum);
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(part), scaled));
 }
 
 /* part + scale * sum for sub-block b. */
@@ -158,7 +167,10 @@ CPU_INLINE rows_part rows_sub_block(rows_part part, const __m256i w[8], const ro
     const int n = 32 / f->scale_cols, per = 8 / n;
     for (int s = 0; s < n; s++) {
         __m256i sum = rows_sum(base->start[s], w + per * s, x + 4 * per * s, per, f);
-        part = _mm256_fmadd_ps(rows_scale(h, n * b + s), _mm256_cvtepi32_ps(sum), part);
+        if (avx512_is_whole(f->type))
+            part = rows_add_whole(part, h, n * b + s, sum);
+        else
+            part = _mm256_fmadd_ps(rows_scale(h, n * b + s), _mm256_cvtepi32_ps(sum), part);
     }
     return part;
 }
@@ -218,8 +230,9 @@ CPU_INLINE __m256i rows_scale_twice(const rows_head *h, int s)
 
 typedef __m256i rows_part;
 
-CPU_INLINE __m256 rows_part_float(rows_part part)
+CPU_INLINE __m256 rows_part_float(rows_part part, const rows_form *f)
 {
+    (void)f;
     return _mm256_cvtepi32_ps(part);
 }
 
@@ -313,7 +326,7 @@ CPU_INLINE void rows_block_256(const cpu_dot_args *a, const rows_at *at, int64_t
     for (int t = 0; t < n; t++) {
         const fr_act_q8_256 *x = (const fr_act_q8_256 *)a->x[t] + i;
         __m256 x_d = _mm256_set1_ps(x->d);
-        acc[t] = _mm256_fmadd_ps(_mm256_mul_ps(h.d, x_d), rows_part_float(part[t]), acc[t]);
+        acc[t] = _mm256_fmadd_ps(_mm256_mul_ps(h.d, x_d), rows_part_float(part[t], f), acc[t]);
         if (f->min)
             acc[t] = _mm256_fnmadd_ps(_mm256_mul_ps(h.m, x_d),
                                       _mm256_cvtepi32_ps(rows_minima(&h, x, f)), acc[t]);
