@@ -1,5 +1,5 @@
-/* The micro-kernels of gemm_avx2.inc: sixteen rows times up to four tokens. Each four activations are
- * broadcast once and meet both registers of rows; each register of codes meets all tokens. */
+/* The micro-kernels of gemm_avx2.inc: sixteen rows times up to four tokens. Each four activations
+ * are broadcast once and meet both registers of rows; each register of codes meets all tokens. */
 #include "cpu/x86/rows_avx2.h"
 
 enum { PASS_ROWS = GEMM8_STRIPS * GEMM8_ROWS };

@@ -6,12 +6,15 @@
  * how to get there (rows_head_fn, rows_codes_fn); the rest is the same for all types.
  *
  * The order of every row, in every tile shape and tier that includes this file:
- *   sum       of the 16 or 32 columns of one scale: exact, 32-bit integers
- *   part      += scale * sum by ascending columns (blocks of 256): with VNNI in float
- *             (unless avx512_is_whole); else exact,
- * in 32-bit integers, and a float at the end of the block y         += (d * x.d) * part; minima
- * come off once a block Lanes never mix, so 8 rows, 16 rows, one token or many give the same bits
- * in a tier. */
+ *
+ * sum: of the 16 or 32 columns of one scale, exact, 32-bit integers.
+ *
+ * part: += scale * sum by ascending columns (blocks of 256). With VNNI in float, unless
+ * avx512_is_whole; else exact, in 32-bit integers, and a float at the end of the block.
+ *
+ * y: += (d * x.d) * part; minima come off once a block.
+ *
+ * Lanes never mix, so 8 rows, 16 rows, one token or many give the same bits in a tier. */
 #ifndef FR_CPU_X86_ROWS_AVX2_H
 #define FR_CPU_X86_ROWS_AVX2_H
 
@@ -37,7 +40,8 @@ typedef struct {
  */
 typedef struct {
     const uint8_t *p[ROWS], *meta[ROWS];
-    int half; /* which eight rows of a unit of sixteen */
+    int half;         /* which eight rows of a unit of sixteen */
+    avx2_ahead ahead; /* of native forms: what to ask for while the block is met */
 } rows_at;
 
 typedef void rows_head_fn(const rows_at *at, rows_head *h);
