@@ -65,12 +65,13 @@ void fr_cpu_run(fr_cpu *cpu, fr_cpu_fn fn, void *arg);
 /* Inside fn: waits until all threads have come here. */
 void fr_cpu_barrier(fr_cpu *cpu, int i_thread);
 
-/* Time on the pool's clock since it was switched on (which costs two readings a thread and job):
- * what the caller waited for the others, at barriers and at the end of jobs, and what all the
- * others together computed. In a span of w seconds the n threads were busy for w - caller_wait +
- * others_busy of n * w seconds. Between jobs only. */
+/* Time and events on the pool's clock since it was switched on (which costs two readings a thread
+ * and job): what the caller waited for the others, at barriers and at the end of jobs, and what all
+ * the others together computed. In a span of w seconds the n threads were busy for w - caller_wait
+ * + others_busy of n * w seconds. Between jobs only. */
 typedef struct {
     double caller_wait, others_busy; /* seconds */
+    int64_t n_jobs, n_barriers;      /* that all threads took part in */
 } fr_cpu_times;
 void fr_cpu_clock(fr_cpu *cpu, bool on);
 fr_cpu_times fr_cpu_clock_read(const fr_cpu *cpu);

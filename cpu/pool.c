@@ -47,8 +47,9 @@ struct cpu_pool {
     bool binds_caller;
     pthread_t bound; /* the caller, once it is */
     bool has_bound;
-    bool timed;      /* changed between jobs only */
-    worker *workers; /* n_threads of them, owned; number 0 is the caller */
+    bool timed;                 /* changed between jobs only */
+    int64_t n_jobs, n_barriers; /* while it is; the caller's */
+    worker *workers;            /* n_threads of them, owned; number 0 is the caller */
 };
 
 static int64_t now_ns(void)
@@ -175,6 +176,7 @@ void cpu_pool_run(cpu_pool *p, fr_cpu_fn fn, void *arg)
         fn(arg, 0, 1);
         return;
     }
+    p->n_jobs += p->timed;
     announce(p, fn, arg);
     fn(arg, 0, p->n_threads);
     for (;;) {
@@ -189,6 +191,8 @@ void cpu_pool_barrier(cpu_pool *p, int i_thread)
 {
     if (p->n_threads == 1)
         return;
+    if (i_thread == 0)
+        p->n_barriers += p->timed;
     uint32_t before = p->workers[i_thread].sense;
     p->workers[i_thread].sense = !before;
     if (atomic_fetch_add(&p->arrived, 1) + 1 < (uint32_t)p->n_threads) {
@@ -203,13 +207,16 @@ void cpu_pool_barrier(cpu_pool *p, int i_thread)
 void cpu_pool_clock(cpu_pool *p, bool on)
 {
     p->timed = on;
+    p->n_jobs = p->n_barriers = 0;
     for (int i = 0; i < p->n_threads; i++)
         p->workers[i].busy_ns = p->workers[i].wait_ns = 0;
 }
 
 fr_cpu_times cpu_pool_clock_read(const cpu_pool *p)
 {
-    fr_cpu_times t = {.caller_wait = (double)p->workers[0].wait_ns * 1e-9};
+    fr_cpu_times t = {.caller_wait = (double)p->workers[0].wait_ns * 1e-9,
+                      .n_jobs = p->n_jobs,
+                      .n_barriers = p->n_barriers};
     for (int i = 1; i < p->n_threads; i++)
         t.others_busy += (double)p->workers[i].busy_ns * 1e-9;
     return t;

@@ -32,6 +32,8 @@ static double sum_of_squares(const float *x, int64_t n)
 
 void cpu_norm_avx2(const float *x, const float *w, int64_t n, float eps, float *y)
 {
+    for (int64_t i = 0; i < n; i += 16) /* not read since the last token: from memory */
+        _mm_prefetch((const char *)(w + i), _MM_HINT_T0);
     float scale = (float)(1.0 / sqrt(sum_of_squares(x, n) / (double)n + (double)eps));
     __m256 all = _mm256_set1_ps(scale);
     int64_t i = 0;

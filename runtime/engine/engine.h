@@ -167,6 +167,8 @@ typedef struct {
     int64_t n_steps, n_tokens;
     int n_threads;
     double seconds; /* of the steps; less the cells' but sampling: what the executor itself costs */
+    int64_t n_jobs,
+        n_barriers;         /* of all threads of the CPU, in the steps; a job ends in a wait too */
     fr_profile_cell *cells; /* [n_layer + 1][FR_PROFILE_COUNT]; last row: outside layers */
 } fr_profile_phase;
 

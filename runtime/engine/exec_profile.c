@@ -124,7 +124,10 @@ void exec_profile_node(fr_profile *p, const fr_model *m, const fr_node *n, int64
         [FR_CPU_FFN_DOWN] = FR_PROFILE_EXPERTS_DOWN,
     };
     int64_t row = n->layer < 0 ? p->n_layer : n->layer;
-    fr_profile_cell *cells = p->phases[n_tokens == 1].cells + row * FR_PROFILE_COUNT;
+    fr_profile_phase *phase = &p->phases[n_tokens == 1];
+    fr_profile_cell *cells = phase->cells + row * FR_PROFILE_COUNT;
+    phase->n_jobs += to->cpu.n_jobs - from->cpu.n_jobs;
+    phase->n_barriers += to->cpu.n_barriers - from->cpu.n_barriers;
     double wall = to->wall - from->wall;
     double busy = wall - (to->cpu.caller_wait - from->cpu.caller_wait) +
                   (to->cpu.others_busy - from->cpu.others_busy);

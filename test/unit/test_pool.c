@@ -97,6 +97,28 @@ static void test_nobody_passes_a_barrier_early(void **state)
     }
 }
 
+/* The clock counts what all threads take part in, and what the caller waited. */
+static void test_clock(void **state)
+{
+    (void)state;
+    for (int n = 1; n <= 3; n++) {
+        fr_cpu *cpu = open_cpu(n);
+        job j = {.cpu = cpu, .n_rounds = 10};
+        fr_cpu_run(cpu, pass_barriers, &j);
+        fr_cpu_clock(cpu, true);
+        for (int i = 0; i < 3; i++)
+            fr_cpu_run(cpu, pass_barriers, &j);
+        fr_cpu_times t = fr_cpu_clock_read(cpu);
+        assert_int_equal(t.n_jobs, n > 1 ? 3 : 0);
+        assert_int_equal(t.n_barriers, n > 1 ? 60 : 0);
+        assert_true(t.caller_wait >= 0 && t.others_busy >= 0);
+        fr_cpu_clock(cpu, false);
+        fr_cpu_run(cpu, pass_barriers, &j);
+        assert_int_equal(fr_cpu_clock_read(cpu).n_jobs, 0);
+        fr_cpu_close(cpu);
+    }
+}
+
 /* Writes before a job are seen by all threads, and theirs by the caller. */
 typedef struct {
     int64_t in[MAX], out[MAX];
@@ -252,6 +274,7 @@ int main(void)
         cmocka_unit_test(test_every_thread_runs_every_job_once),
         cmocka_unit_test(test_sleepers_wake),
         cmocka_unit_test(test_nobody_passes_a_barrier_early),
+        cmocka_unit_test(test_clock),
         cmocka_unit_test(test_memory_is_visible_both_ways),
         cmocka_unit_test(test_share_covers_everything_once),
         cmocka_unit_test(test_default_is_the_cores_of_the_mask),

@@ -255,6 +255,7 @@ static void test_profile(void **state)
         double sum = cells_seconds(p, phase);
         assert_true(sum > 0 && sum <= phase->seconds * 1.001 + 1e-5);
         const fr_profile_cell *last = phase->cells + (p->n_layer - 1) * FR_PROFILE_COUNT;
+        assert_in_range(phase->n_jobs, i == FR_PROFILE_BATCH, 100 * (p->n_layer + 1));
         assert_true(last[FR_PROFILE_CORE].n == 1 && last[FR_PROFILE_EXPERTS_DOWN].wall > 0);
     }
     assert_ok(fr_engine_profile(e, false, &err));

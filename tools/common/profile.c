@@ -63,6 +63,18 @@ static fr_status print_layers(const printer *p)
     return FR_OK;
 }
 
+/* Of all threads' time, what was no work on an operation: waiting, and the caller's scheduling. */
+static fr_status print_overhead(const printer *p, const fr_profile_cell *all, double rest)
+{
+    double room = p->total * p->phase->n_threads, steps = (double)p->phase->n_steps;
+    return fr_buf_printf(p->out, p->err,
+                         "overhead %.1f%%: waiting %.1f%%, scheduling %.1f%% of all threads' time; "
+                         "%.1f jobs, %.1f barriers a step\n",
+                         100 * (room - all->busy + rest) / room, 100 * (room - all->busy) / room,
+                         100 * rest / room, (double)p->phase->n_jobs / steps,
+                         (double)p->phase->n_barriers / steps);
+}
+
 static fr_status print_phase(printer *p, const char *what, bool layers)
 {
     int64_t n = p->phase->n_steps;
@@ -82,6 +94,7 @@ static fr_status print_phase(printer *p, const char *what, bool layers)
     all.wall = p->total;
     all.busy += rest;
     FR_TRY(print_line(p, "all", all));
+    FR_TRY(print_overhead(p, &all, rest));
     return layers ? print_layers(p) : FR_OK;
 }
 
