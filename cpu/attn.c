@@ -153,9 +153,13 @@ static void start(float *state, float *acc, int64_t n_rows, int64_t wv)
 }
 
 static void finish(const fr_cpu_attn_args *a, int64_t t, int64_t h, const float *state,
-                   const float *acc)
+                   const float *acc, const attn_kernels_16 *in_16)
 {
     float *o = a->o + t * a->ldo + h * a->o_stride, inverse = 1.0f / state[1];
+    if (in_16) {
+        in_16->finish(acc, a->wv, inverse, o);
+        return;
+    }
     for (int64_t i = 0; i < a->wv; i++)
         o[i] = acc[i] * inverse;
 }
@@ -386,7 +390,7 @@ static uint32_t attend_set(const cached_job *j, const rowset *s, float *room)
             unsafe |= 1u << r;
         else
             finish(j->args, s->t0 + r / heads, head_of(s, s->h0 + r % heads), state,
-                   room + l->total + r * l->wv);
+                   room + l->total + r * l->wv, s->in_16 ? j->kernels->in_16() : NULL);
     }
     return unsafe;
 }
@@ -500,7 +504,7 @@ static bool fold_spans(const cached_job *j, int64_t h, float *room)
         return false;
     j->kernels->fold_sums(acc, part_of(j, 0, h), j->args->n_heads * l->wv, j->n_spans, shrink,
                           weight, l->wv);
-    finish(j->args, j->t, h, state, acc);
+    finish(j->args, j->t, h, state, acc, l->in_16 ? j->kernels->in_16() : NULL);
     return true;
 }
 

@@ -78,8 +78,10 @@ typedef struct {
     void (*pack_queries)(const float *q, int64_t n_rows, int64_t w, int64_t wv, float scale,
                          float *out);
     bool (*reads)(fr_type type);
-    /* Adds a block to the running softmax of every row. */
+    /* Adds a block to the running softmax of every row. acc is in an order of the tier's own. */
     void (*add_block)(const attn_block_16 *b);
+    /* The numbers of acc times factor. */
+    void (*finish)(const float *acc, int64_t wv, float factor, float *out);
 } attn_kernels_16;
 
 /* A row's result depends neither on the other rows nor on their number. */
