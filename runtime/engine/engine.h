@@ -51,7 +51,7 @@ typedef struct {
     int64_t n_seq;    /* sessions that fr_engine_step computes together; 0 = 1 */
     bool mmap, check_tensors;
     fr_store_reading reading; /* of weights that are not in the page cache */
-    fr_store_pages pages;     /* for the weights */
+    fr_store_pages pages;     /* of weights; but for SMALL, work space asks for huge ones too */
     bool mlock;               /* them */
     bool repack; /* weights get the layout that kernels read fastest; else the file's */
     const char *repack_cache; /* folder that keeps repacked weights (store.h); NULL: none */
