@@ -46,7 +46,7 @@ typedef struct {
     int bytes;               /* per block */
     fr_act_type act;         /* of the dot product */
     int gguf_id;             /* of the plain form in files; -1 when files have none */
-    int row_meta;            /* bytes of the row header, plain */
+    int row_meta;            /* bytes of the row header, plain and native */
     int group;               /* rows per group when interleaved; 0 = no interleaved form */
     int il_row_meta;         /* bytes of the row header, interleaved (differs for q8_KV only) */
     int il_gguf_id;          /* of the interleaved form in files; -1 when files have none */
