@@ -127,18 +127,19 @@ static bool all_sane(fr_type type, fr_layout layout, const uint8_t *group, int n
     for (int r = 0; r < n_rows; r++) {
         fr_decode_row(type, layout, group, r, FR_SPEED_COLS, room);
         for (int i = 0; i < FR_SPEED_COLS; i++)
-            if (!(fabsf(room[i]) < 1e15f))
+            if (!(fabsf(room[i]) < 1e15f) || (room[i] != 0 && fabsf(room[i]) < 1e-30f))
                 return false;
     }
     return true;
 }
 
-/* For types that nothing encodes: random codes, and random scales as far as they are numbers. Every
+/* For types that nothing encodes: random codes, and random scales as far as they are numbers, and
+ * none that computing with would take processors longer (subnormal ones). Every
  * group of rows is drawn until it decodes to numbers; zeros when that takes too long. */
 static void draw_rows(fr_speed_meter *m, fr_type type, fr_layout layout, uint8_t *dst)
 {
     enum { TRIES = 400 };
-    int group = layout == FR_LAYOUT_PLAIN ? 1 : fr_type_get(type)->group;
+    int group = fr_layout_rows(type, layout);
     size_t bytes = (size_t)group * fr_row_bytes(type, layout, FR_SPEED_COLS);
     for (uint8_t *p = dst; p < dst + MADE_ROWS / group * bytes; p += bytes) {
         int tries = 0;
