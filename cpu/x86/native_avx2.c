@@ -1,6 +1,7 @@
 /* The native layout by AVX2: rows side by side, the two eights of a group in turn, block by block,
  * so that memory is read in one stream. */
 #include "cpu/repacked.h"
+#include "cpu/x86/native_alone.h"
 #include "cpu/x86/native_ks_avx2.h"
 #include "cpu/x86/native_kt_avx2.h"
 
@@ -159,21 +160,6 @@ static void dot_iq1_m_r4(const cpu_dot_args *a)
                      .act = (WEIGHTS) == 32 ? FR_ACT_Q8_32 : FR_ACT_Q8_256,                        \
                      .grain = 2 * ROWS,                                                            \
                      .many_rows = ROWS_MANY};
-
-/* Types that have kernels of the native form only. */
-#define NATIVE_ALONE(X)                                                                            \
-    X(iq1_s, IQ1_S, FR_ACT_Q8_256)                                                                 \
-    X(iq1_m, IQ1_M, FR_ACT_Q8_256)                                                                 \
-    X(iq2_ks, IQ2_KS, FR_ACT_Q8_256)                                                               \
-    X(iq3_ks, IQ3_KS, FR_ACT_Q8_256)                                                               \
-    X(iq4_kss, IQ4_KSS, FR_ACT_Q8_256)                                                             \
-    X(iq2_kl, IQ2_KL, FR_ACT_Q8_256)                                                               \
-    X(iq1_kt, IQ1_KT, FR_ACT_Q8_256)                                                               \
-    X(iq2_kt, IQ2_KT, FR_ACT_Q8_256)                                                               \
-    X(iq3_kt, IQ3_KT, FR_ACT_Q8_256)                                                               \
-    X(iq4_kt, IQ4_KT, FR_ACT_Q8_256)                                                               \
-    X(iq1_s_r4, IQ1_S_R4, FR_ACT_Q8_32)                                                            \
-    X(iq1_m_r4, IQ1_M_R4, FR_ACT_Q8_32)
 
 #define NATIVE_REPACKED(NAME, TYPE, ACT)                                                           \
     static void repacked_##NAME(const cpu_dot_args *a)                                             \

@@ -1,6 +1,7 @@
 /* The native layout by AVX-512 VNNI and VBMI. */
 #include "cpu/repacked.h"
 #include "cpu/x86/gemm_native_avx512.h"
+#include "cpu/x86/native_alone.h"
 #include "cpu/x86/native_books_avx512.h"
 #include "cpu/x86/native_ks_avx512.h"
 #include "cpu/x86/native_kt_avx512.h"
@@ -113,21 +114,6 @@ static void dot_iq1_m_r4(const cpu_dot_args *a)
                                                             .many_rows = ROWS_MANY};
 #define NATIVE_SLOT(NAME, TYPE, ...)    NATIVE_SLOT_OF(NAME, TYPE, FR_ACT_Q8_256)
 #define NATIVE_SLOT_32(NAME, TYPE, ...) NATIVE_SLOT_OF(NAME, TYPE, FR_ACT_Q8_32)
-
-/* Types that have kernels of the native form only. */
-#define NATIVE_ALONE(X)                                                                            \
-    X(iq1_s, IQ1_S, FR_ACT_Q8_256)                                                                 \
-    X(iq1_m, IQ1_M, FR_ACT_Q8_256)                                                                 \
-    X(iq2_ks, IQ2_KS, FR_ACT_Q8_256)                                                               \
-    X(iq3_ks, IQ3_KS, FR_ACT_Q8_256)                                                               \
-    X(iq4_kss, IQ4_KSS, FR_ACT_Q8_256)                                                             \
-    X(iq2_kl, IQ2_KL, FR_ACT_Q8_256)                                                               \
-    X(iq1_kt, IQ1_KT, FR_ACT_Q8_256)                                                               \
-    X(iq2_kt, IQ2_KT, FR_ACT_Q8_256)                                                               \
-    X(iq3_kt, IQ3_KT, FR_ACT_Q8_256)                                                               \
-    X(iq4_kt, IQ4_KT, FR_ACT_Q8_256)                                                               \
-    X(iq1_s_r4, IQ1_S_R4, FR_ACT_Q8_32)                                                            \
-    X(iq1_m_r4, IQ1_M_R4, FR_ACT_Q8_32)
 
 #define NATIVE_REPACKED(NAME, TYPE, ACT)                                                           \
     static void repacked_##NAME(const cpu_dot_args *a)                                             \
