@@ -17,6 +17,16 @@ static const wide_distance floats = {5e-6, 2e-5, 5e-11};
 
 static fr_isa best;
 
+/* AddressSanitizer takes minutes for one tier. */
+static int first_tier(void)
+{
+#ifdef __SANITIZE_ADDRESS__
+    return (int)best;
+#else
+    return FR_ISA_AVX2;
+#endif
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -97,7 +107,7 @@ static void test_floats(void **state)
 {
     (void)state;
     static const int64_t ubatches[] = {1, 40, 512};
-    for (int isa = FR_ISA_AVX2; isa <= (int)best; isa++)
+    for (int isa = first_tier(); isa <= (int)best; isa++)
         for (int mla = 0; mla <= 3; mla++) {
             fr_engine_config cfg =
                 config(WIDE_F16, (fr_isa)isa, (fr_mla_mode)mla, ubatches[(mla + isa) % 3]);
@@ -129,7 +139,7 @@ static void test_integers_on_latents(void **state)
                 {FR_TYPE_F16, 512},
                 {FR_TYPE_BF16, 1},
                 {FR_TYPE_Q8_0, 40}};
-    for (int isa = FR_ISA_AVX2; isa <= (int)best; isa++) {
+    for (int isa = first_tier(); isa <= (int)best; isa++) {
         fr_engine_config cfg = config(WIDE_F16, (fr_isa)isa, FR_MLA_ABSORB, 512);
         float *exact = check(&cfg, WIDE_EXACT, floats), *first = NULL;
         for (int i = 0; i < 5; i++) {
@@ -156,7 +166,7 @@ static void test_integers_on_latents(void **state)
 static void test_integers_in_other_modes(void **state)
 {
     (void)state;
-    for (int isa = FR_ISA_AVX2; isa <= (int)best; isa++)
+    for (int isa = first_tier(); isa <= (int)best; isa++)
         for (int mla = FR_MLA_EXPAND; mla <= FR_MLA_AUTO; mla++)
             for (int i = 0; i < 2; i++) {
                 fr_engine_config cfg =
@@ -182,7 +192,7 @@ static void test_rounded_cache(void **state)
                 {FR_TYPE_BF16, {1.2e-2, 3e-2, 2e-4}},
                 {FR_TYPE_Q8_0, {8e-2, 0.2, 1e-2}}};
     static const int64_t ubatches[] = {1, 40, 512};
-    for (int isa = FR_ISA_AVX2; isa <= (int)best; isa++)
+    for (int isa = first_tier(); isa <= (int)best; isa++)
         for (int mla = 0; mla <= 3; mla++)
             for (int i = 0; i < 3; i++) {
                 fr_engine_config cfg =
@@ -207,7 +217,7 @@ static void test_integers_on_prompts(void **state)
         int n_threads;
         uint64_t expand_bytes;
     } runs[] = {{40, 2, 0}, {512, 1, 0}, {WIDE_TOKENS, 2, 0}, {WIDE_TOKENS, 20, 0}, {512, 2, 1}};
-    for (int isa = FR_ISA_AVX2; isa <= (int)best; isa++) {
+    for (int isa = first_tier(); isa <= (int)best; isa++) {
         bool in_16 = isa >= FR_ISA_AVX512;
         for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
             fr_engine_config cfg =
@@ -231,7 +241,7 @@ static void test_integers_on_prompts(void **state)
 static void test_quantized(void **state)
 {
     (void)state;
-    for (int isa = FR_ISA_AVX2; isa <= (int)best; isa++)
+    for (int isa = first_tier(); isa <= (int)best; isa++)
         for (int mla = 0; mla <= 3; mla++) {
             fr_engine_config cfg =
                 config(WIDE_FILE, (fr_isa)isa, (fr_mla_mode)mla, mla == FR_MLA_ABSORB ? 1 : 512);
